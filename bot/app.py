@@ -1,0 +1,435 @@
+"""The one place that builds, starts and stops the parts."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import signal
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import aiohttp
+import pytz
+
+from bot.cards import CardRenderer
+from bot.core.alert import Observation
+from bot.i18n import Translator
+from bot.services.alerting import Alerting
+from bot.services.audience import Audience
+from bot.services.clock import Clock
+from bot.services.command_stats import CommandStats
+from bot.services.delivery import Delivery
+from bot.services.fleet import MONITOR_METRICS, Fleet
+from bot.services.host_probe import HostProbe
+from bot.services.janitor import Janitor
+from bot.services.janitor import PERIOD_S as JANITOR_PERIOD_S
+from bot.services.kuma_client import KumaClient
+from bot.services.kuma_poller import KumaPoller
+from bot.services.loop_lag import LoopLag
+from bot.services.parts import Choices, Parts
+from bot.services.recorder import Fact, FactKind, Recorder
+from bot.services.rules_file import CHECK_PERIOD_S, RulesFile
+from bot.services.sampler import TASK_NAME, Sampler, SampleSources
+from bot.services.ticker import Tasks
+from bot.settings import Settings
+from bot.storage.salvage import salvage_configs
+from bot.storage.sqlite import SqliteStore
+from bot.storage.store import Receipt, Store, StoreCorrupt, StoreError, StoreUnavailable
+from bot.web.server import WebPortTaken, WebServer
+from bot.webhook import WebhookNotifier
+
+if TYPE_CHECKING:
+    from bot.client import CometBot
+
+logger = logging.getLogger(__name__)
+
+EXIT_FINE = 0
+EXIT_FAILED = 1
+EXIT_REFUSED = 2
+
+WEB_RETRY_S = 30.0
+
+OPEN_PATIENCE_S = 60.0
+OPEN_RETRY_S = 2.0
+BUSY_TIMEOUT_S = 2.0
+SET_ASIDE_SAID_S = 600.0
+DELIVERY_GRACE_S = 2.5
+ALERT_RETENTION = timedelta(days=400)
+POLL_RETENTION = timedelta(hours=48)
+
+
+class App:
+    """Everything between `start` and `stop`. Settings end here: parts receive values."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._translator = Translator(settings.comet_locale)
+        self._clock = Clock()
+        self._store = SqliteStore(
+            settings.sqlite_db_path, bot_id=settings.bot_id, busy_timeout_s=BUSY_TIMEOUT_S
+        )
+        self._set_aside: tuple[Path, float] | None = None
+        self._exit = contextlib.AsyncExitStack()
+        self._stopping = asyncio.Event()
+        self._is_refused = False
+        self._is_web_problem_said = False
+        self._bot: CometBot | None = None
+        self._web: WebServer | None = None
+        self._pollers: list[KumaPoller] = []
+        self._build()
+
+    # -- building -----------------------------------------------------------------------
+
+    def _build(self) -> None:
+        settings, now = self._settings, self._clock.now
+        has_token = settings.discord_token is not None
+        zone = pytz.timezone(settings.comet_timezone)
+        self.recorder = Recorder(self._store, recover=self._replace_corrupt_file)
+        self.fleet = Fleet(uuid4)
+        self._clock.on_step.append(self.fleet.shift)
+        self.audience = Audience(
+            map(str, settings.operator_guild_ids),
+            has_only_webhook=not has_token and settings.discord_fallback_webhook_url is not None,
+        )
+        renderer = CardRenderer(self._translator, zone)
+        self.delivery = Delivery(self.recorder, self.audience, renderer, now, uuid4)
+        self.alerting = Alerting(
+            self.recorder, self.audience, self.delivery, renderer.describe, now, uuid4
+        )
+        self.tasks = Tasks()
+        self.lag = LoopLag()
+        self.commands = CommandStats()
+        self._sources = SampleSources(
+            host=HostProbe(settings.sqlite_db_path.absolute().parent),
+            lag=self.lag,
+            commands=self.commands,
+            fleet=self.fleet,
+            recorder=self.recorder,
+            delivery=self.delivery,
+            tasks=self.tasks,
+            set_aside=self._recently_set_aside,
+        )
+        self.sampler = Sampler(
+            settings.bot_id, settings.sample_interval_s, self._sources, self._observe, now
+        )
+        self.rules_file = RulesFile(settings.alert_rules_file, self.alerting.set_rules)
+        self.parts = Parts(
+            choices=Choices(
+                bot_id=settings.bot_id,
+                default_locale=settings.comet_locale,
+                timezone=zone,
+                sample_interval_s=settings.sample_interval_s,
+                check_interval_s=min(
+                    (k.check_interval_s for k in settings.kuma_instances), default=60
+                ),
+                kuma_urls=tuple(k.url for k in settings.kuma_instances),
+                has_discord=has_token,
+            ),
+            translator=self._translator,
+            store=self._store,
+            recorder=self.recorder,
+            fleet=self.fleet,
+            audience=self.audience,
+            delivery=self.delivery,
+            alerting=self.alerting,
+            sampler=self.sampler,
+            tasks=self.tasks,
+            commands=self.commands,
+            started_at=now(),
+            now=now,
+            new_id=uuid4,
+        )
+
+    async def _observe(self, observation: Observation, max_gap_s: float) -> None:
+        await self.alerting.observe(observation, max_gap_s)
+
+    # -- starting -----------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """1. store, 2. what was known, 3. sources and their beats, 4. web, 5. Discord.
+
+        Raises StoreError when the store cannot be used at all.
+        """
+        await self._open_store()
+        session = await self._exit.enter_async_context(aiohttp.ClientSession())
+        self._build_pollers(session)
+        await self._load()
+        url = self._settings.discord_fallback_webhook_url
+        if url is not None:
+            self.delivery.use(WebhookNotifier(session, url.reveal()), is_webhook=True)
+        self.lag.start()
+        self._sources.host.prime()
+        if self._settings.discord_token is not None:
+            self._build_bot()
+        await self._start_web()
+        self._start_beats()
+        self.delivery.wake()
+        # What has been built stays: spare every full collection the walk through it.
+        gc.collect()
+        gc.freeze()
+
+    def _build_pollers(self, session: aiohttp.ClientSession) -> None:
+        now = self._clock.now
+        self._pollers = [
+            KumaPoller(
+                kuma.key,
+                kuma.check_interval_s,
+                KumaClient(
+                    session,
+                    kuma.login_url,
+                    kuma.key,
+                    api_key=None if kuma.api_key is None else kuma.api_key.reveal(),
+                    status_page=kuma.status_page,
+                ),
+                self.fleet,
+                self.recorder,
+                self._observe,
+                now,
+            )
+            for kuma in self._settings.kuma_instances
+            if kuma.api_key is not None or kuma.status_page is not None
+        ]
+
+    async def _load(self) -> None:
+        """Take up configuration, monitors and alerts where the last process stopped."""
+        now = self._clock.now()
+        for config in await self._store.guild_configs():
+            self.audience.configs[config.guild_id] = config
+        known = await self._store.load_monitors()
+        self.fleet.restore(m for m in known if _instance(m.identity.key) in self.fleet.sources)
+        seeds = await self._store.response_times(now - timedelta(hours=24), now, every=10)
+        self.fleet.restore_baselines(seeds, now)
+        await self.alerting.load(await self._store.load_alerting(), await self.rules_file.load())
+        await self._retire_strangers()
+
+    async def _retire_strangers(self) -> None:
+        """Alerts about a Kuma that is no longer configured have nobody left to end them."""
+        for rule_name, subject in list(self.alerting.states):
+            rule = next((r for r in self.alerting.rules if r.name == rule_name), None)
+            if rule is None:
+                continue
+            of_monitor = rule.metric in MONITOR_METRICS
+            of_source = rule.metric == "kuma_staleness"
+            if (of_monitor or of_source) and _instance(subject) not in self.fleet.sources:
+                await self.alerting.retire(subject)
+
+    def _build_bot(self) -> None:
+        # Imported here so that a process without a token does without discord.py's memory.
+        from bot.client import make_bot
+        from cogs.notifier import ChannelNotifier
+
+        settings = self._settings
+        self._bot = make_bot(
+            self.parts,
+            api_base_url=settings.discord_api_base_url,
+            gateway_url=settings.discord_gateway_url,
+            sync_guild_ids=settings.discord_guild_ids,
+        )
+        self._sources.discord = self._bot
+        self.delivery.use(ChannelNotifier(self._bot), is_webhook=False)
+
+    async def _start_web(self) -> None:
+        settings = self._settings
+        self._web = WebServer(
+            self.parts,
+            settings.web_host,
+            settings.web_port,
+            None if settings.web_token is None else settings.web_token.reveal(),
+            self._bot,
+        )
+        self._sources.auth_failures_1m = self._web.auth_failures_1m
+        await self._try_web()
+        if not self._web.is_running:
+            self.tasks.start("web", WEB_RETRY_S, self._try_web)
+
+    async def _try_web(self) -> None:
+        """A taken port must not keep the bot from watching: say so, try again."""
+        if self._web.is_running:
+            return
+        try:
+            await self._web.start()
+        except WebPortTaken as error:
+            if not self._is_web_problem_said:
+                logger.error("%s", self._t("app.web_port_taken", address=str(error)))
+                self._is_web_problem_said = True
+        else:
+            logger.info("%s", self._t("app.web", url=self._web.url))
+
+    def _start_beats(self) -> None:
+        tasks = self.tasks
+        tasks.start("recorder", 1.0, self.recorder.drain)
+        tasks.start("delivery", 1.0, self.delivery.beat)
+        tasks.start(TASK_NAME, self._settings.sample_interval_s, self.sampler.tick)
+        for poller in self._pollers:
+            tasks.start(f"kuma:{poller.instance}", poller.tick_s, poller.tick)
+        tasks.start("rules", CHECK_PERIOD_S, self.rules_file.check)
+        settings = self._settings
+        keep = {
+            "samples": timedelta(days=settings.metrics_retention_days),
+            "metrics": timedelta(days=settings.metrics_retention_days),
+            "metrics_raw": timedelta(days=settings.metrics_retention_days),
+            "metrics_hourly": timedelta(days=settings.hourly_retention_days),
+            "alerts": ALERT_RETENTION,
+            "services": ALERT_RETENTION,
+            "polls": POLL_RETENTION,
+            "conversations": timedelta(days=settings.conversation_retention_days),
+            "music": timedelta(days=settings.music_retention_days),
+            "bot_logs": timedelta(days=settings.bot_log_retention_days),
+        }
+        janitor = Janitor(
+            self._store, self.recorder, self.fleet, self.alerting, keep, self._clock.now
+        )
+        tasks.start("janitor", JANITOR_PERIOD_S, janitor.tick)
+
+    # -- the store ----------------------------------------------------------------------
+
+    async def _open_store(self) -> None:
+        """Open, waiting a minute for a locked file; a corrupt one is set aside, never deleted."""
+        deadline_s = time.monotonic() + OPEN_PATIENCE_S
+        is_said = False
+        while True:
+            try:
+                await self._store.open()
+                return
+            except StoreCorrupt:
+                await self._replace_corrupt_file()
+                return
+            except StoreUnavailable as error:
+                if error.reason != "locked" or time.monotonic() >= deadline_s:
+                    raise
+                if not is_said:
+                    logger.warning("%s", self._t("app.store_locked"))
+                    is_said = True
+                await asyncio.sleep(OPEN_RETRY_S)
+
+    async def _replace_corrupt_file(self) -> list[Fact]:
+        """Set the damaged file aside, start a fresh one, keep what can still be known."""
+        await self._store.close()
+        aside = await self._store.set_aside(self._clock.now())
+        self._set_aside = (aside, time.monotonic())
+        logger.critical("%s", self._t("app.store_set_aside", path=aside))
+        await self._store.open()
+        configs = list(self.audience.configs.values()) or await salvage_configs(aside)
+        decision = self.alerting.facts()
+        cards = tuple(self.delivery.cards.values())
+
+        async def write(store: Store) -> None:
+            for config in configs:
+                await store.save_guild_config(config)
+            await store.record_decision(decision)
+            await store.record_receipt(Receipt(cards=cards))
+
+        fact = Fact(FactKind.KEEP, "what was known before the file broke", write)
+        if not self.audience.configs:
+            await write(self._store)
+            return []
+        return [fact]
+
+    def _recently_set_aside(self) -> str | None:
+        """The name of the file set aside in the last ten minutes."""
+        if self._set_aside is None:
+            return None
+        path, at_s = self._set_aside
+        return path.name if time.monotonic() - at_s < SET_ASIDE_SAID_S else None
+
+    # -- running ------------------------------------------------------------------------
+
+    async def run(self) -> int:
+        """Until SIGTERM or SIGINT, or until Discord refuses the token."""
+        loop = asyncio.get_running_loop()
+        for sign in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(sign, self._stopping.set)
+        try:
+            await self.start()
+        except StoreError as error:
+            logger.critical(
+                "%s",
+                self._t(
+                    f"store.{error.reason}",
+                    path=self._settings.sqlite_db_path,
+                    detail=error.detail,
+                ),
+            )
+            await self.stop()
+            return EXIT_FAILED
+        self._say_what_runs()
+        talk = asyncio.create_task(self._talk_to_discord(), name="discord")
+        try:
+            await self._stopping.wait()
+        finally:
+            logger.info("%s", self._t("app.stopping"))
+            await self.stop(talk)
+        logger.info("%s", self._t("app.stopped"))
+        return EXIT_REFUSED if self._is_refused else EXIT_FINE
+
+    async def _talk_to_discord(self) -> None:
+        from_settings = self._settings.discord_token
+        if self._bot is None or from_settings is None:
+            return
+        from bot.client import TokenRefused, run_bot
+
+        try:
+            await run_bot(self._bot, from_settings.reveal())
+        except TokenRefused:
+            logger.critical("%s", self._t("app.token_refused"))
+            self._is_refused = True
+            self._stopping.set()
+
+    def _say_what_runs(self) -> None:
+        """In plain words: what this process does now, and what to set next."""
+        settings = self._settings
+        lines = [
+            self._t(
+                "app.samples",
+                interval_s=settings.sample_interval_s,
+                path=settings.sqlite_db_path,
+            )
+        ]
+        if settings.discord_token is None:
+            webhook = settings.discord_fallback_webhook_url is not None
+            lines.append(self._t("app.no_discord_webhook" if webhook else "app.no_discord"))
+        if not self._pollers:
+            lines.append(self._t("app.no_kuma"))
+        for kuma in settings.kuma_instances:
+            lines.append(
+                self._t("app.kuma", name=kuma.key, url=kuma.url, interval_s=kuma.check_interval_s)
+            )
+        for line in lines:
+            logger.info("%s", line)
+
+    async def stop(self, talk: asyncio.Task[None] | None = None) -> None:
+        """Graceful, under five seconds: what is being sent finishes, what waits stays stored."""
+        await self.delivery.stop(DELIVERY_GRACE_S)
+        await self.tasks.stop()
+        self.lag.stop()
+        if self._bot is not None:
+            with contextlib.suppress(Exception):
+                async with asyncio.timeout(1.0):
+                    await self._bot.close()
+        if talk is not None:
+            talk.cancel()
+            await asyncio.gather(talk, return_exceptions=True)
+        if self._web is not None:
+            await self._web.stop()
+        with contextlib.suppress(StoreError, TimeoutError):
+            async with asyncio.timeout(1.0):
+                await self.recorder.drain()
+        await self._exit.aclose()
+        await self._store.close()
+
+    def _t(self, key: str, **params: object) -> str:
+        return self._translator.t(key, None, **params)
+
+
+def _instance(key: str) -> str:
+    return key.partition(":")[0]
+
+
+async def run(settings: Settings) -> int:
+    """Run the product until it is told to stop; the process's exit code."""
+    return await App(settings).run()

@@ -1,0 +1,387 @@
+"""Every monitor as it is known now, and how fresh that knowledge is.
+
+Polls come in, status changes and observations go out. Nothing here waits for anything.
+"""
+
+from __future__ import annotations
+
+import statistics
+from array import array
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from bot.core.alert import Detail, Observation
+from bot.core.kuma import display_url
+from bot.core.observation import (
+    KumaReport,
+    MonitorIdentity,
+    MonitorReading,
+    MonitorStatus,
+    PollProblem,
+)
+from bot.storage.store import KnownMonitor, StatusChange
+
+BASELINE_WINDOW_S = 24 * 3600
+BASELINE_VALUES = 144
+BASELINE_MIN_VALUES = 5
+SLOW_FACTOR = 3.0
+SLOW_FLOOR_MS = 1000.0
+FORGET_AFTER = timedelta(hours=24)
+
+STALE_POLLS = 3
+STALE_MIN_S = 30.0
+STALE_MAX_S = 120.0
+
+MONITOR_METRICS = (
+    "monitor_down",
+    "monitor_missing",
+    "monitor_slowness",
+    "monitor_cert_days_remaining",
+)
+
+# DOWN must hold an alert open through Kuma's own "pending" and "maintenance": half way between.
+_DOWN_VALUE = {
+    MonitorStatus.UP: 0.0,
+    MonitorStatus.DOWN: 1.0,
+    MonitorStatus.PENDING: 0.5,
+    MonitorStatus.MAINTENANCE: 0.5,
+}
+
+
+class Baseline:
+    """The 24-hour median of a monitor's response times, from at most 144 values of a day."""
+
+    __slots__ = ("_stride_s", "_times", "_values")
+
+    def __init__(self) -> None:
+        self._times = array("I")
+        self._values = array("f")
+        self._stride_s = 0
+
+    def add(self, at_s: int, response_time_ms: float) -> None:
+        times, values = self._times, self._values
+        if times and 0 <= at_s - times[-1] < self._stride_s:
+            return
+        times.append(max(0, at_s))
+        values.append(response_time_ms)
+        if len(times) <= BASELINE_VALUES:
+            return
+        first = next((i for i, t in enumerate(times) if t > at_s - BASELINE_WINDOW_S), 0)
+        if first:
+            del times[:first], values[:first]
+        else:
+            # Full before a day has passed: keep every second one and take fewer from now on.
+            del times[::2], values[::2]
+            self._stride_s = max(1, 2 * (at_s - times[0]) // BASELINE_VALUES)
+
+    def median_ms(self) -> float | None:
+        """None until there are enough values to call anything usual."""
+        if len(self._values) < BASELINE_MIN_VALUES:
+            return None
+        return float(statistics.median(self._values))
+
+
+@dataclass(slots=True)
+class FleetMonitor:
+    """One monitor. `status` is UNKNOWN while its source is lost or no longer speaks of it."""
+
+    identity: MonitorIdentity
+    instance: str
+    status: MonitorStatus
+    since_at: datetime
+    seen_at: datetime
+    reading: MonitorReading | None = None
+    missing_since_at: datetime | None = None
+    baseline: Baseline = field(default_factory=Baseline)
+
+    @property
+    def key(self) -> str:
+        return self.identity.key
+
+    def slowness(self) -> float | None:
+        """Response time over what is slow for this monitor: above 1 is slow.
+
+        Slow is more than 1,000 ms and more than three times the 24-hour median. Below the floor
+        no median is needed; above it, None without one.
+        """
+        reading = self.reading
+        if reading is None or reading.response_time_ms is None:
+            return None
+        value_ms = reading.response_time_ms
+        if value_ms <= SLOW_FLOOR_MS:
+            return value_ms / SLOW_FLOOR_MS
+        median_ms = self.baseline.median_ms()
+        if median_ms is None:
+            return None
+        return value_ms / max(SLOW_FLOOR_MS, SLOW_FACTOR * median_ms)
+
+
+@dataclass(slots=True)
+class Source:
+    """One Kuma and how long it has been silent."""
+
+    instance: str
+    period_s: float
+    started_at: datetime
+    last_good_at: datetime | None = None
+    last_try_at: datetime | None = None
+    failing_since_at: datetime | None = None
+    problem: PollProblem | None = None
+    problem_detail: str = ""
+    version: str | None = None
+    skipped: int = 0
+    polls: int = 0
+    failures: int = 0
+    is_lost: bool = False
+
+    @property
+    def limit_s(self) -> float:
+        """When silence means lost: three polls, at least 30 s and at most 2 minutes."""
+        return min(max(STALE_POLLS * self.period_s, STALE_MIN_S), STALE_MAX_S)
+
+    def age_s(self, now: datetime) -> float | None:
+        """Seconds since the last good answer; None when there never was one."""
+        if self.last_good_at is None:
+            return None
+        return max(0.0, (now - self.last_good_at).total_seconds())
+
+    def staleness(self, now: datetime) -> float | None:
+        """Silence over its limit: 1 is lost; 0 while the last poll was good; None before the first.
+
+        A long poll period must not turn one failed poll into two minutes of silence, so the
+        clock starts at most a minute before the first failure.
+        """
+        if self.failing_since_at is None:
+            return None if self.last_good_at is None else 0.0
+        began = self.failing_since_at
+        if self.last_good_at is not None:
+            began = max(self.last_good_at, began - timedelta(seconds=min(self.period_s, 60.0)))
+        return max(0.0, (now - began).total_seconds()) / self.limit_s
+
+
+class Fleet:
+    """All monitors of all Kumas. `new_id` makes the identifiers of status changes."""
+
+    def __init__(self, new_id: Callable[[], UUID]) -> None:
+        self._new_id = new_id
+        self.monitors: dict[str, FleetMonitor] = {}
+        self.sources: dict[str, Source] = {}
+        self.revision = 0
+
+    def add_source(self, instance: str, period_s: float, now: datetime) -> Source:
+        source = Source(instance, period_s, now)
+        self.sources[instance] = source
+        return source
+
+    def restore(self, known: Iterable[KnownMonitor]) -> None:
+        """Take up the monitors of an earlier run; what they are now is for the first poll to say."""
+        for monitor in known:
+            instance = monitor.identity.key.partition(":")[0]
+            self.monitors[monitor.identity.key] = FleetMonitor(
+                identity=monitor.identity,
+                instance=instance,
+                status=monitor.status,
+                since_at=monitor.changed_at,
+                seen_at=monitor.last_seen_at,
+            )
+
+    def restore_baselines(self, response_times: dict[str, list[float]], now: datetime) -> None:
+        """Seed the medians with yesterday's values, oldest first, spread over the day."""
+        for key, values in response_times.items():
+            monitor = self.monitors.get(key)
+            if monitor is None or not values:
+                continue
+            step_s = BASELINE_WINDOW_S // (len(values) + 1)
+            begin_s = int(now.timestamp()) - BASELINE_WINDOW_S
+            for position, value in enumerate(values, start=1):
+                monitor.baseline.add(begin_s + position * step_s, value)
+
+    def apply(self, report: KumaReport, now: datetime) -> list[StatusChange]:
+        """A complete look at one Kuma. Returns first sights and changes; absence becomes unknown."""
+        source = self.sources[report.instance]
+        source.polls += 1
+        source.last_try_at = source.last_good_at = now
+        source.failing_since_at = source.problem = None
+        source.problem_detail = ""
+        source.is_lost = False
+        source.version = report.version or source.version
+        source.skipped = report.skipped
+        self.revision += 1
+        changes: list[StatusChange] = []
+        seen: set[str] = set()
+        now_s = int(now.timestamp())
+        for reading in report.monitors:
+            key = reading.identity.key
+            seen.add(key)
+            monitor = self.monitors.get(key)
+            if monitor is None:
+                monitor = FleetMonitor(reading.identity, report.instance, reading.status, now, now)
+                self.monitors[key] = monitor
+                changes.append(self._change(monitor, reading.status, now, reading))
+            elif monitor.status is not reading.status:
+                changes.append(self._change(monitor, reading.status, now, reading))
+            monitor.identity = reading.identity
+            monitor.reading = reading
+            monitor.seen_at = now
+            monitor.missing_since_at = None
+            if reading.response_time_ms is not None:
+                monitor.baseline.add(now_s, reading.response_time_ms)
+        for monitor in self.monitors.values():
+            if monitor.instance == report.instance and monitor.key not in seen:
+                if monitor.missing_since_at is None:
+                    monitor.missing_since_at = now
+                monitor.reading = None
+                if monitor.status is not MonitorStatus.UNKNOWN:
+                    changes.append(self._change(monitor, MonitorStatus.UNKNOWN, now, None))
+        return changes
+
+    def fail(
+        self, instance: str, problem: PollProblem, detail: str, now: datetime
+    ) -> list[StatusChange]:
+        """A poll that gave nothing. Once the source counts as lost, its monitors are unknown."""
+        source = self.sources[instance]
+        source.polls += 1
+        source.failures += 1
+        source.last_try_at = now
+        source.problem = problem
+        source.problem_detail = detail
+        if source.failing_since_at is None:
+            source.failing_since_at = now
+        self.revision += 1
+        return self.note_lost(instance, now)
+
+    def note_lost(self, instance: str, now: datetime) -> list[StatusChange]:
+        source = self.sources[instance]
+        staleness = source.staleness(now)
+        if source.is_lost or staleness is None or staleness < 1:
+            return []
+        source.is_lost = True
+        changes = []
+        for monitor in self.monitors.values():
+            if monitor.instance == instance:
+                monitor.reading = None
+                if monitor.status is not MonitorStatus.UNKNOWN:
+                    changes.append(self._change(monitor, MonitorStatus.UNKNOWN, now, None))
+        return changes
+
+    def long_gone(self, now: datetime) -> list[str]:
+        """Monitors a working source has not spoken of for a day: no longer part of the fleet."""
+        return [
+            key
+            for key, monitor in self.monitors.items()
+            if monitor.missing_since_at is not None
+            and now - monitor.missing_since_at >= FORGET_AFTER
+        ]
+
+    def forget(self, key: str) -> None:
+        self.monitors.pop(key, None)
+        self.revision += 1
+
+    def shift(self, step: timedelta) -> None:
+        """The clock was set: move what ages are counted from, so that ages stay true."""
+        for source in self.sources.values():
+            source.started_at += step
+            if source.last_good_at is not None:
+                source.last_good_at += step
+            if source.last_try_at is not None:
+                source.last_try_at += step
+            if source.failing_since_at is not None:
+                source.failing_since_at += step
+        for monitor in self.monitors.values():
+            monitor.since_at += step
+            monitor.seen_at += step
+            if monitor.missing_since_at is not None:
+                monitor.missing_since_at += step
+
+    def observe(self, now: datetime) -> Observation:
+        """What the rules see. A monitor whose source did not answer last time has no data."""
+        down: dict[str, float | None] = {}
+        missing: dict[str, float | None] = {}
+        slowness: dict[str, float | None] = {}
+        cert_days: dict[str, float | None] = {}
+        details: dict[str, Detail] = {}
+        for key, monitor in self.monitors.items():
+            source = self.sources.get(monitor.instance)
+            if source is None or source.failing_since_at is not None or source.polls == 0:
+                continue
+            reading = monitor.reading
+            missing[key] = 0.0 if monitor.missing_since_at is None else 1.0
+            details[key] = self.detail(monitor)
+            if reading is None:
+                continue
+            value = _DOWN_VALUE.get(reading.status)
+            if value is not None:
+                down[key] = value
+            if reading.status is MonitorStatus.UP:
+                slowness[key] = monitor.slowness()
+            if reading.cert_days_remaining is not None:
+                cert_days[key] = reading.cert_days_remaining
+        columns = (down, missing, slowness, cert_days)
+        return Observation(now, dict(zip(MONITOR_METRICS, columns, strict=True)), details)
+
+    def detail(self, monitor: FleetMonitor) -> Detail:
+        identity, reading = monitor.identity, monitor.reading
+        return {
+            "name": identity.name,
+            "status": monitor.status.value,
+            "url": display_url(identity.url),
+            "type": identity.monitor_type,
+            "response_time_ms": None if reading is None else reading.response_time_ms,
+        }
+
+    def source_details(self, now: datetime) -> dict[str, Detail]:
+        """By instance: why it is silent and when it last answered."""
+        return {
+            instance: {
+                "name": instance,
+                "problem": None if source.problem is None else source.problem.value,
+                "last_good_at": None
+                if source.last_good_at is None
+                else source.last_good_at.isoformat(),
+                "monitors": sum(1 for m in self.monitors.values() if m.instance == instance),
+            }
+            for instance, source in self.sources.items()
+        }
+
+    def status_of(self, monitor: FleetMonitor) -> MonitorStatus:
+        """What may be said of it now: after a start, nothing until its Kuma has answered once."""
+        source = self.sources.get(monitor.instance)
+        if source is None or source.last_good_at is None:
+            return MonitorStatus.UNKNOWN
+        return monitor.status
+
+    def count(self, status: MonitorStatus) -> int:
+        return sum(1 for monitor in self.monitors.values() if self.status_of(monitor) is status)
+
+    def find(self, text: str) -> list[FleetMonitor]:
+        """Monitors whose key or name is exactly `text` (case ignored for names)."""
+        exact = self.monitors.get(text)
+        if exact is not None:
+            return [exact]
+        folded = text.casefold()
+        return [m for m in self.monitors.values() if m.identity.name.casefold() == folded]
+
+    def search(self, text: str) -> list[FleetMonitor]:
+        """Monitors whose name contains `text`, by name."""
+        folded = text.casefold()
+        hits = [m for m in self.monitors.values() if folded in m.identity.name.casefold()]
+        return sorted(hits, key=lambda m: (m.identity.name.casefold(), m.key))
+
+    def _change(
+        self,
+        monitor: FleetMonitor,
+        status: MonitorStatus,
+        now: datetime,
+        reading: MonitorReading | None,
+    ) -> StatusChange:
+        monitor.status = status
+        monitor.since_at = now
+        return StatusChange(
+            change_id=self._new_id(),
+            identity=monitor.identity if reading is None else reading.identity,
+            status=status,
+            at=now,
+            response_time_ms=None if reading is None else reading.response_time_ms,
+        )

@@ -1,0 +1,504 @@
+"""`/metrics` for Prometheus. Every series begins with `comet_`; what is not known is not there.
+
+Two halves. What the process knows of itself, a hundred series or so, goes through
+prometheus_client. What is known of the monitors, thousands of series, is written as text here:
+label blocks are kept per monitor, and nothing is written anew until the fleet has changed.
+
+A missing reading is an absent series, never 0 and never NaN. Units are base units: percent
+becomes a ratio of 0 to 1, milliseconds become seconds, megabytes bytes.
+"""
+
+from __future__ import annotations
+
+import math
+import platform
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from operator import add
+from typing import Final
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
+from prometheus_client.registry import Collector
+from prometheus_client.samples import Sample as Series
+
+from bot.core.observation import MonitorIdentity, MonitorStatus, Sample
+from bot.core.readings import READINGS, ReadingSpec, Unit
+from bot.services.fleet import Fleet, FleetMonitor
+from bot.services.parts import Parts
+from bot.web.health import DEAD_PERIODS, firing
+
+TEXT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+OPENMETRICS_TYPE: Final = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+
+# Not "instance": Prometheus gives every series it scrapes a label of that name for the process
+# it scraped, and would rename ours to "exported_instance".
+KUMA: Final = "kuma"
+
+_EOF = b"# EOF\n"
+_INFINITY = float("inf")
+
+_UNITS: dict[Unit, tuple[str, float, str]] = {
+    Unit.PERCENT: ("_ratio", 100, "0 to 1"),
+    Unit.MEGABYTES: ("_bytes", 1 / (1024 * 1024), "bytes"),
+    Unit.BYTES: ("_bytes", 1, "bytes since the snapshot before"),
+    Unit.MILLISECONDS: ("_seconds", 1000, "seconds"),
+    Unit.SECONDS: ("_seconds", 1, "seconds"),
+    Unit.COUNT: ("", 1, "a number"),
+    Unit.RATIO: ("_ratio", 1, "1 is the limit"),
+}
+_LOAD_UNIT = ("", 1.0, "tasks running or waiting")
+
+
+# -- what the process knows of itself ------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What rows are read from. `now_s` is time.monotonic(); `sample` is None when it is stale."""
+
+    parts: Parts
+    now: datetime
+    now_s: float
+    sample: Sample | None
+    version: str
+
+
+Values = Iterable[tuple[tuple[str, ...], float | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One family: `read` gives label values and a value; None, NaN and infinity are left out.
+
+    The kind follows from the name: `_total` is a counter, `_info` is info, the rest are gauges.
+    """
+
+    name: str
+    about: str
+    labels: tuple[str, ...]
+    read: Callable[[Look], Values]
+
+
+def reading_series(spec: ReadingSpec) -> tuple[str, float, str]:
+    """A reading's series name, what to divide its value by, and its unit in words."""
+    is_load = spec.name.startswith("load_average")
+    suffix, divisor, unit = _LOAD_UNIT if is_load else _UNITS[spec.unit]
+    return f"comet_{spec.name}{suffix}", divisor, unit
+
+
+def _of_reading(spec: ReadingSpec) -> Row:
+    name, divisor, unit = reading_series(spec)
+
+    def read(look: Look) -> Values:
+        value = None if look.sample is None else look.sample.values.get(spec.name)
+        return (((), None if value is None else value / divisor),)
+
+    return Row(name, f"{spec.name.replace('_', ' ')} of the newest snapshot: {unit}", (), read)
+
+
+def _one(read: Callable[[Look], float | None]) -> Callable[[Look], Values]:
+    return lambda look: (((), read(look)),)
+
+
+def _shards(look: Look) -> Values:
+    for name, labels, value in () if look.sample is None else look.sample.labelled:
+        if name == "ping_gateway" and "shard" in labels:
+            yield (labels["shard"],), value / 1000
+
+
+def _task_ages(look: Look) -> Values:
+    for name, health in look.parts.tasks.health.items():
+        last_s = health.last_success_s
+        yield (name,), None if last_s is None else max(0.0, look.now_s - last_s)
+
+
+def _tasks(field: str) -> Callable[[Look], Values]:
+    return lambda look: (
+        ((name,), getattr(health, field)) for name, health in look.parts.tasks.health.items()
+    )
+
+
+def _sources(field: str) -> Callable[[Look], Values]:
+    return lambda look: (
+        ((name,), getattr(source, field)) for name, source in look.parts.fleet.sources.items()
+    )
+
+
+def _source_up(look: Look) -> Values:
+    for name, source in look.parts.fleet.sources.items():
+        if source.last_try_at is not None:
+            yield (name,), float(source.failing_since_at is None)
+
+
+def _source_ages(look: Look) -> Values:
+    for name, source in look.parts.fleet.sources.items():
+        yield (name,), source.age_s(look.now)
+
+
+def _versions(look: Look) -> Values:
+    for name, source in look.parts.fleet.sources.items():
+        if source.version is not None:
+            yield (name, source.version), 1.0
+
+
+def _command_runs(position: int) -> Callable[[Look], Values]:
+    return lambda look: (
+        ((name,), counts[position]) for name, counts in look.parts.commands.by_name.items()
+    )
+
+
+def _sample_age(look: Look) -> float | None:
+    latest = look.parts.sampler.latest
+    return None if latest is None else max(0.0, (look.now - latest.at).total_seconds())
+
+
+def _write_age(look: Look) -> float | None:
+    last_s = look.parts.recorder.last_write_s
+    return None if last_s is None else max(0.0, look.now_s - last_s)
+
+
+ROWS: tuple[Row, ...] = (
+    Row(
+        "comet_build_info",
+        "what runs here",
+        ("version", "python", "bot_id"),
+        lambda s: (((s.version, platform.python_version(), s.parts.choices.bot_id), 1.0),),
+    ),
+    Row(
+        "comet_start_time_seconds",
+        "when the process started, Unix time",
+        (),
+        _one(lambda s: s.parts.started_at.timestamp()),
+    ),
+    *map(_of_reading, READINGS),
+    Row(
+        "comet_sample_age_seconds",
+        "age of the newest snapshot; past three periods its readings are left out",
+        (),
+        _one(_sample_age),
+    ),
+    Row("comet_shard_ping_seconds", "gateway ping by shard", ("shard",), _shards),
+    Row("comet_commands_total", "slash commands run", (), _one(lambda s: s.parts.commands.count)),
+    Row(
+        "comet_commands_failed_total",
+        "slash commands that failed",
+        (),
+        _one(lambda s: s.parts.commands.errors),
+    ),
+    Row("comet_command_runs_total", "slash commands by name", ("command",), _command_runs(0)),
+    Row(
+        "comet_command_failures_total",
+        "slash commands that failed, by name",
+        ("command",),
+        _command_runs(1),
+    ),
+    Row(
+        "comet_task_last_success_age_seconds",
+        "since a background task last did its work; absent before the first time",
+        ("task",),
+        _task_ages,
+    ),
+    Row("comet_task_period_seconds", "how often it should", ("task",), _tasks("period_s")),
+    Row("comet_task_runs_total", "times it ran", ("task",), _tasks("runs")),
+    Row("comet_task_errors_total", "times it failed", ("task",), _tasks("errors")),
+    Row("comet_task_missed_total", "beats it missed", ("task",), _tasks("missed")),
+    Row(
+        "comet_store_waiting",
+        "facts that wait in memory because the store refuses them",
+        (),
+        _one(lambda s: s.parts.recorder.waiting),
+    ),
+    Row(
+        "comet_store_dropped_total",
+        "facts given up because memory for waiting ones was full",
+        (),
+        _one(lambda s: s.parts.recorder.dropped),
+    ),
+    Row(
+        "comet_store_refused_total",
+        "facts the store will never take",
+        (),
+        _one(lambda s: s.parts.recorder.refused),
+    ),
+    Row("comet_store_last_write_age_seconds", "since the last good write", (), _one(_write_age)),
+    Row(
+        "comet_delivery_queued",
+        "messages that wait for Discord",
+        (),
+        _one(lambda s: len(s.parts.delivery.queued)),
+    ),
+    Row(
+        "comet_delivery_delivered_total",
+        "messages Discord has accepted",
+        (),
+        _one(lambda s: s.parts.delivery.counts.delivered),
+    ),
+    Row(
+        "comet_delivery_failed_attempts_total",
+        "attempts that failed and are tried again",
+        (),
+        _one(lambda s: s.parts.delivery.counts.failed_attempts),
+    ),
+    Row(
+        "comet_delivery_dropped_total",
+        "messages that can never be delivered",
+        (),
+        _one(lambda s: s.parts.delivery.counts.dropped),
+    ),
+    Row(
+        "comet_delivery_fallback_total",
+        "incidents told through the fallback webhook",
+        (),
+        _one(lambda s: s.parts.delivery.counts.by_fallback),
+    ),
+    Row(
+        "comet_alerts_firing",
+        "open incidents by severity",
+        ("severity",),
+        lambda s: (((severity,), count) for severity, count in firing(s.parts).items()),
+    ),
+    Row(
+        "comet_kuma_source_up",
+        "1 if this Kuma gave a good answer last time, 0 if not; absent before the first try",
+        (KUMA,),
+        _source_up,
+    ),
+    Row(
+        "comet_kuma_source_age_seconds",
+        "since its last good answer; absent before the first",
+        (KUMA,),
+        _source_ages,
+    ),
+    Row("comet_kuma_source_polls_total", "times it was asked", (KUMA,), _sources("polls")),
+    Row(
+        "comet_kuma_source_failures_total",
+        "times it gave no good answer",
+        (KUMA,),
+        _sources("failures"),
+    ),
+    Row(
+        "comet_kuma_source_skipped",
+        "series of its last answer that made no sense",
+        (KUMA,),
+        _sources("skipped"),
+    ),
+    Row("comet_kuma_source_info", "its version", (KUMA, "version"), _versions),
+)
+
+
+class ProcessCollector(Collector):
+    """ROWS as prometheus_client wants them. The families are made once, only samples anew."""
+
+    def __init__(self, look: Callable[[], Look]) -> None:
+        self._look = look
+        self._families = [(row, _family(row)) for row in ROWS]
+
+    def collect(self) -> Iterator[Metric]:
+        look = self._look()
+        for row, family in self._families:
+            family.samples = [
+                Series(row.name, dict(zip(row.labels, map(_clean, labels), strict=True)), value)
+                for labels, value in row.read(look)
+                if value is not None and math.isfinite(value)
+            ]
+            if family.samples:
+                yield family
+
+
+def _family(row: Row) -> Metric:
+    for suffix, kind in (("_total", "counter"), ("_info", "info")):
+        if row.name.endswith(suffix):
+            return Metric(row.name.removesuffix(suffix), row.about, kind)
+    return Metric(row.name, row.about, "gauge")
+
+
+def _clean(text: str) -> str:
+    """Half a surrogate pair, which JSON lets through, would make the whole page unwritable."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+# -- what is known of the monitors ---------------------------------------------------------
+
+
+_UP, _DOWN, _UNKNOWN = b"1", b"0", b"4"
+_STATUS_VALUES = {
+    MonitorStatus.DOWN: _DOWN,
+    MonitorStatus.UP: _UP,
+    MonitorStatus.PENDING: b"2",
+    MonitorStatus.MAINTENANCE: b"3",
+    MonitorStatus.UNKNOWN: _UNKNOWN,
+}
+_FAMILIES = {
+    b"comet_monitor_status": (
+        b"how the monitor stands: 0 down, 1 up, 2 pending, 3 maintenance (as in Kuma), 4 unknown"
+    ),
+    b"comet_monitor_up": (
+        b"1 up, 0 down; absent while unknown, pending or in maintenance, so that its average"
+        b" over time is the uptime"
+    ),
+    b"comet_monitor_response_time_seconds": b"absent when nothing answered",
+    b"comet_monitor_cert_days_remaining": b"days until the certificate expires",
+}
+
+
+class _Numbers(dict[float, bytes]):
+    """Numbers as text, remembered: most response times come back with the next poll."""
+
+    def __init__(self, divisor: float) -> None:
+        self._divisor = divisor
+
+    def __missing__(self, number: float) -> bytes:
+        if len(self) >= 4096:
+            self.clear()
+        text = self[number] = repr(number / self._divisor).encode("ascii")
+        return text
+
+
+class MonitorText:
+    """The monitors' half of the page, kept until the fleet has changed.
+
+    Label blocks are kept for as long as a monitor's identity stays the same, so that a poll
+    costs formatting its values only.
+    """
+
+    def __init__(self) -> None:
+        self._seen: object = None
+        self._text = b""
+        self._identities: list[MonitorIdentity] = []
+        self._blocks: list[bytes] = []
+        self._seconds = _Numbers(1000)
+        self._days = _Numbers(1)
+
+    def render(self, fleet: Fleet) -> bytes:
+        """Whole lines, valid in Prometheus' text format and in OpenMetrics alike."""
+        # What the revision may not tell: a source added or lost between two polls.
+        seen = (
+            fleet.revision,
+            len(fleet.monitors),
+            tuple((s.is_lost, s.last_good_at is None) for s in fleet.sources.values()),
+        )
+        if seen != self._seen:
+            self._text = self._write(fleet)
+            self._seen = seen
+        return self._text
+
+    def _write(self, fleet: Fleet) -> bytes:
+        monitors = list(fleet.monitors.values())
+        blocks = self._label_blocks(monitors)
+        # Until a Kuma has spoken in this run, what an earlier run stored is not known to hold.
+        silent = {s.instance for s in fleet.sources.values() if s.last_good_at is None}
+        is_plain = not silent and all(m.instance in fleet.sources for m in monitors)
+        if is_plain:
+            up = MonitorStatus.UP
+            values = [_UP if m.status is up else _STATUS_VALUES[m.status] for m in monitors]
+        else:
+            heard = fleet.sources.keys() - silent
+            values = [
+                _STATUS_VALUES[m.status] if m.instance in heard else _UNKNOWN for m in monitors
+            ]
+        statuses = list(map(add, blocks, values))
+        ups = [
+            line
+            for line, value in zip(statuses, values, strict=True)
+            if value is _UP or value is _DOWN
+        ]
+        told = [
+            (block, reading)
+            for block, monitor in zip(blocks, monitors, strict=True)
+            if (reading := monitor.reading) is not None
+        ]
+        seconds, days = self._seconds, self._days
+        times = [
+            block + seconds[value]
+            for block, reading in told
+            if (value := reading.response_time_ms) is not None and 0 <= value < _INFINITY
+        ]
+        certificates = [
+            block + days[value]
+            for block, reading in told
+            if (value := reading.cert_days_remaining) is not None and -_INFINITY < value < _INFINITY
+        ]
+        columns = zip(_FAMILIES, (statuses, ups, times, certificates), strict=True)
+        return b"".join(_lines(name, lines) for name, lines in columns)
+
+    def _label_blocks(self, monitors: list[FleetMonitor]) -> list[bytes]:
+        """One block per monitor, in the same order; kept ones where nobody came, went or changed.
+
+        Parsers share identities between polls, so comparing the lists is comparing pointers.
+        """
+        identities = [monitor.identity for monitor in monitors]
+        if identities != self._identities:
+            kept = {i.key: (i.name, b) for i, b in zip(self._identities, self._blocks, strict=True)}
+            blocks = []
+            for monitor in monitors:
+                name, block = kept.get(monitor.key, (None, b""))
+                blocks.append(block if name == monitor.identity.name else _label_block(monitor))
+            self._identities, self._blocks = identities, blocks
+        return self._blocks
+
+
+def _label_block(monitor: FleetMonitor) -> bytes:
+    monitor_id = monitor.key.removeprefix(f"{monitor.instance}:")
+    labels = ((KUMA, monitor.instance), ("id", monitor_id), ("name", monitor.identity.name))
+    text = ",".join(f'{name}="{_escape(value)}"' for name, value in labels)
+    return f"{{{text}}} ".encode("utf-8", "replace")
+
+
+def _escape(value: str) -> str:
+    return value.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
+
+
+def _lines(name: bytes, lines: list[bytes]) -> bytes:
+    """One family. The name is what joins the lines, which is cheaper than putting it into each."""
+    if not lines:
+        return b""
+    head = b"# HELP %b %b\n# TYPE %b gauge\n%b" % (name, _FAMILIES[name], name, name)
+    return head + (b"\n" + name).join(lines) + b"\n"
+
+
+# -- the page ------------------------------------------------------------------------------
+
+
+def _openmetrics(registry: CollectorRegistry) -> bytes:
+    text: bytes = generate_openmetrics(registry)  # type: ignore[no-untyped-call]
+    return text
+
+
+class Exposition:
+    """The whole page. `version` is what comet_build_info says; "" where nobody knows."""
+
+    def __init__(
+        self,
+        parts: Parts,
+        version: str = "",
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._parts = parts
+        self._version = version
+        self._monotonic = monotonic
+        self._monitors = MonitorText()
+        self.registry = CollectorRegistry(auto_describe=False)
+        """Others may add their own collectors; their names begin with `comet_` too."""
+        self.registry.register(ProcessCollector(self._look))
+
+    def render(self, accept: str = "") -> tuple[bytes, str]:
+        """The page and its content type: OpenMetrics for who asks for it, else text 0.0.4."""
+        monitors = self._monitors.render(self._parts.fleet)
+        if "application/openmetrics-text" in accept:
+            own = _openmetrics(self.registry).removesuffix(_EOF)
+            return own + monitors + _EOF, OPENMETRICS_TYPE
+        return generate_latest(self.registry) + monitors, TEXT_TYPE
+
+    def _look(self) -> Look:
+        parts = self._parts
+        now = parts.now()
+        sample = parts.sampler.latest
+        if sample is not None:
+            age_s = abs((now - sample.at).total_seconds())
+            if age_s >= DEAD_PERIODS * max(1.0, parts.choices.sample_interval_s):
+                sample = None
+        return Look(parts, now, self._monotonic(), sample, self._version)

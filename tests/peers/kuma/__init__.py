@@ -1,0 +1,1 @@
+"""Uptime Kuma on loopback: the real one (`real`), a replayed one (`replay`), and a target."""
