@@ -174,26 +174,27 @@ class App:
         gc.freeze()
 
     def _build_pollers(self, session: aiohttp.ClientSession) -> None:
-        now = self._clock.now
-        self._pollers = [
-            KumaPoller(
+        for kuma in self._settings.kuma_instances:
+            api_key = None if kuma.api_key is None else kuma.api_key.reveal()
+            client = KumaClient(
+                session,
+                kuma.login_url.reveal(),
                 kuma.key,
-                kuma.check_interval_s,
-                KumaClient(
-                    session,
-                    kuma.login_url,
-                    kuma.key,
-                    api_key=None if kuma.api_key is None else kuma.api_key.reveal(),
-                    status_page=kuma.status_page,
-                ),
-                self.fleet,
-                self.recorder,
-                self._observe,
-                now,
+                api_key=api_key,
+                # The page tells less: it is for those who have no key.
+                status_page=kuma.status_page if api_key is None else None,
             )
-            for kuma in self._settings.kuma_instances
-            if kuma.api_key is not None or kuma.status_page is not None
-        ]
+            self._pollers.append(
+                KumaPoller(
+                    kuma.key,
+                    kuma.check_interval_s,
+                    client,
+                    self.fleet,
+                    self.recorder,
+                    self._observe,
+                    self._clock.now,
+                )
+            )
 
     async def _load(self) -> None:
         """Take up configuration, monitors and alerts where the last process stopped."""
@@ -357,6 +358,9 @@ class App:
             )
             await self.stop()
             return EXIT_FAILED
+        except BaseException:
+            await self.stop()
+            raise
         self._say_what_runs()
         talk = asyncio.create_task(self._talk_to_discord(), name="discord")
         try:

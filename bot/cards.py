@@ -47,10 +47,10 @@ DOWN, WARNING, ALERT, UNCLEAR = "🔴", "⚠️", "🚨", "❔"
 PENDING, MAINTENANCE, RECOVERED = "🟡", "🔧", "✅"
 _RANK: Final = {
     symbol: rank
-    for rank, symbol in enumerate(
-        (DOWN, ALERT, WARNING, UNCLEAR, PENDING, MAINTENANCE, RECOVERED)
-    )
+    for rank, symbol in enumerate((DOWN, ALERT, WARNING, UNCLEAR, PENDING, MAINTENANCE, RECOVERED))
 }
+
+_JOINT: Final = " · "
 
 LATE: Final = timedelta(seconds=30)
 """A card this long after its incident says so."""
@@ -104,7 +104,9 @@ def symbol_of(incident: Incident) -> str:
             return MAINTENANCE
         still_down = incident.status in ("", MonitorStatus.DOWN.value)
         return DOWN if still_down else PENDING
-    is_warning = incident.scope == Scope.SERVICE.value and incident.severity is not Severity.CRITICAL
+    is_warning = (
+        incident.scope == Scope.SERVICE.value and incident.severity is not Severity.CRITICAL
+    )
     return WARNING if is_warning else ALERT
 
 
@@ -321,7 +323,7 @@ class CardRenderer:
             if fact
         ]
         if facts:
-            text = voice("card.plain.facts", what=text, facts=voice("card.plain.joint").join(facts))
+            text = voice("card.plain.facts", what=text, facts=_JOINT.join(facts))
         if incident.resolved_at is not None:
             text = voice("card.plain.end", what=text, end=_ending(voice, incident))
         return clip(text, PLAIN_LIMIT)
@@ -481,9 +483,7 @@ def _kuma_fields(voice: _Voice, incident: Incident) -> Iterator[_Field]:
         yield _Field(voice("card.field.monitors"), voice.number(monitors))
 
 
-def _late(
-    voice: _Voice, card: Card, incidents: Sequence[Incident], now: datetime
-) -> _Field | None:
+def _late(voice: _Voice, card: Card, incidents: Sequence[Incident], now: datetime) -> _Field | None:
     """How late the card reached its channel, if that was not at once.
 
     `attempted_at` is set just before the send that put it there; before that, it is now.
@@ -503,13 +503,11 @@ def _single_reply(voice: _Voice, incident: Incident, *, is_escalation: bool) -> 
     title = shown_name(voice.rule_title(incident.rule_name))
     if is_escalation and incident.resolved_at is None:
         word = severity_word(incident.rule_name, incident.severity)
-        text = voice("card.reply.worse", name=name, severity=word)
         comparison = voice.comparison(incident)
         facts = [title] if name != title else []
         facts += [comparison] if comparison is not None else []
-        joint = voice("card.plain.joint")
-        tail = voice("card.reply.facts", facts=joint.join(facts)) if facts else ""
-        return f"{ALERT} {text}{tail}"
+        key = "card.reply.worse_facts" if facts else "card.reply.worse"
+        return f"{ALERT} {voice(key, name=name, severity=word, facts=_JOINT.join(facts))}"
     if incident.ending is not Ending.CLEARED:
         return f"{symbol_of(incident)} **{name}** {_ending(voice, incident)}"
     match _kind(incident):
@@ -518,8 +516,7 @@ def _single_reply(voice: _Voice, incident: Incident, *, is_escalation: bool) -> 
         case "kuma":
             key = "card.reply.kuma"
         case _:
-            key = "card.reply.cleared"
-    name = title if _kind(incident) in ("alert", "warning") and not name_of(incident) else name
+            key = "card.reply.cleared_of" if name_of(incident) else "card.reply.cleared"
     return f"{RECOVERED} {voice(key, name=name, what=title, lasted=voice.lasted(incident))}"
 
 
@@ -591,14 +588,12 @@ def _storm(voice: _Voice, card: Card, incidents: Sequence[Incident]) -> dict[str
         fields.append(_Field(voice("card.field.since"), since, inline=False).as_json())
     ended = [incident.resolved_at for incident in incidents if incident.resolved_at is not None]
     if is_over and ended:
-        fields.append(
-            _Field(voice("card.field.until"), moment(max(ended)), inline=False).as_json()
-        )
+        fields.append(_Field(voice("card.field.until"), moment(max(ended)), inline=False).as_json())
         at = max(ended)
     else:
         at = max((incident.fired_at for incident in incidents), default=card.opened_at)
     return {
-        "title": clip(_storm_title(voice, incidents, symbols), TITLE_LIMIT),
+        "title": clip(" ".join(_storm_title(voice, incidents, symbols)), TITLE_LIMIT),
         "description": "\n".join(part for part in (counts, names) if part) or "—",
         "color": colour_of(ordered[0]) if ordered else GREY,
         "fields": fields,
@@ -606,35 +601,37 @@ def _storm(voice: _Voice, card: Card, incidents: Sequence[Incident]) -> dict[str
     }
 
 
-def _storm_title(voice: _Voice, incidents: Sequence[Incident], symbols: Counter[str]) -> str:
+def _storm_title(
+    voice: _Voice, incidents: Sequence[Incident], symbols: Counter[str]
+) -> tuple[str, str]:
     """The worst state there is, and how many are in it."""
     total = len(incidents)
     if not incidents:
-        return f"{UNCLEAR} {voice('card.title.ended')}"
+        return UNCLEAR, voice("card.title.ended")
     kind = _kind(incidents[0])
     what = voice.rule_title(incidents[0].rule_name)
     if all(incident.resolved_at is not None for incident in incidents):
         recovered = symbols[RECOVERED]
         share = _share(recovered or total, total)
         if not recovered:
-            return f"{UNCLEAR} {voice('card.storm.ended', share=share, what=what)}"
+            return UNCLEAR, voice("card.storm.ended", share=share, what=what)
         key = "card.storm.up" if kind == "down" else "card.storm.cleared"
-        return f"{RECOVERED} {voice(key, share=share, what=what)}"
-    is_open = Counter(symbol_of(i) for i in incidents if i.resolved_at is None)
-    worst = min(is_open, key=_RANK.__getitem__)
-    count = is_open[worst]
-    share = _share(count, total)
-    if worst == DOWN:
-        text = voice("card.storm.down" if count == total else "card.storm.still_down", share=share)
-    elif worst == UNCLEAR:
-        text = voice("card.storm.kuma" if kind == "kuma" else "card.storm.unknown", share=share)
-    elif worst == PENDING:
-        text = voice("card.storm.pending", share=share)
-    elif worst == MAINTENANCE:
-        text = voice("card.storm.maintenance", share=share)
-    else:
-        text = voice("card.storm.alerts", share=share, what=what)
-    return f"{worst} {text}"
+        return RECOVERED, voice(key, share=share, what=what)
+    still = Counter(symbol_of(i) for i in incidents if i.resolved_at is None)
+    worst = min(still, key=_RANK.__getitem__)
+    share = _share(still[worst], total)
+    match worst:
+        case "🔴":
+            key = "card.storm.down" if still[worst] == total else "card.storm.still_down"
+        case "❔":
+            key = "card.storm.kuma" if kind == "kuma" else "card.storm.unknown"
+        case "🟡":
+            key = "card.storm.pending"
+        case "🔧":
+            key = "card.storm.maintenance"
+        case _:
+            key = "card.storm.alerts"
+    return worst, voice(key, share=share, what=what)
 
 
 def _share(count: int, total: int) -> str:
@@ -656,12 +653,9 @@ def _more(voice: _Voice, key: str) -> str:
 
 
 def _storm_reply(voice: _Voice, incidents: Sequence[Incident]) -> str:
-    symbols = Counter(symbol_of(incident) for incident in incidents)
-    title = f"**{_storm_title(voice, incidents, symbols)[1:].strip()}**"
-    durations = [d for i in incidents if (d := duration_s(i)) is not None]
-    is_over = bool(durations) and len(durations) == len(incidents)
-    symbol = min(symbols, key=_RANK.__getitem__, default=UNCLEAR)
-    if is_over and symbols[RECOVERED]:
-        longest = voice("card.reply.longest", lasted=voice.duration(max(durations)))
-        return f"{RECOVERED} {title}{longest}"
-    return f"{symbol} {title}"
+    symbol, title = _storm_title(voice, incidents, Counter(map(symbol_of, incidents)))
+    durations = [d for incident in incidents if (d := duration_s(incident)) is not None]
+    if symbol != RECOVERED:
+        return f"{symbol} **{title}**"
+    lasted = voice.duration(max(durations))
+    return f"{symbol} {voice('card.reply.longest', title=title, lasted=lasted)}"

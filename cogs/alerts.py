@@ -11,16 +11,16 @@ import discord
 from discord import app_commands
 from discord.ext import commands
 
+from bot.cards import colour_of, severity_word
 from bot.core.incident import Incident
-from bot.core.rule import Severity
-from bot.discord_text import relative, whole_lines
+from bot.discord_text import as_code, relative
 from bot.services.fleet import Fleet
 from bot.services.parts import Parts
 from bot.services.sampler import TASK_NAME
 from bot.services.ticker import Tasks
 from cogs.answers import Ask
-from cogs.embeds import GREEN, RED, Speech, Viewer, add_field, source_lines
-from cogs.incidents import headline, is_visible, metric_label, severity_text, value_text
+from cogs.embeds import GREEN, Speech, Viewer, add_field, fitting, source_lines
+from cogs.incidents import headline, is_visible, value_text
 from cogs.localisation import said
 from cogs.pager import Page, PageButton, page_count, template, within
 
@@ -31,8 +31,6 @@ PER_PAGE = 10
 LATE_PERIODS = 3.0
 TROUBLE_LIMIT = 600
 """10 × (256 + 220) + 600 + 200 for title and footer stays below Discord's 6,000."""
-
-COLOURS = {Severity.CRITICAL: 0x990000, Severity.WARNING: 0xFF9900, Severity.INFO: 0x808080}
 
 
 def active_page(
@@ -49,16 +47,16 @@ def active_page(
     seen.sort(key=lambda i: (i.fired_at, str(i.incident_id)), reverse=True)
     count = page_count(len(seen), PER_PAGE)
     number = within(number, count)
-    worst = max((i.severity for i in seen), key=lambda s: s.rank, default=None)
+    worst = max(seen, key=lambda i: i.severity.rank, default=None)
     head = speech("alerts.count", n=speech.number(len(seen))) if seen else speech("alerts.none")
     embed = discord.Embed(
         title=speech("alerts.title"),
-        description=whole_lines(
+        description=fitting(
             [head, _looked(tasks, speech), *source_lines(fleet, now, speech)],
             TROUBLE_LIMIT,
-            speech("unit.more"),
+            speech,
         ),
-        color=GREEN if worst is None else COLOURS.get(worst, RED),
+        color=GREEN if worst is None else colour_of(worst),
         timestamp=now,
     )
     for incident in seen[number * PER_PAGE : (number + 1) * PER_PAGE]:
@@ -79,12 +77,12 @@ def _looked(tasks: Tasks, speech: Speech) -> str:
 
 
 def _field(incident: Incident, speech: Speech) -> str:
-    first = f"{severity_text(incident, speech)} · {relative(incident.fired_at)}"
+    """Severity, rule and age; then the value, where it tells anything."""
+    severity = severity_word(incident.rule_name, incident.severity)
+    rule = as_code(incident.rule_name, 100)
+    first = f"{severity} · {relative(incident.fired_at)} · {rule}"
     value = value_text(incident, speech)
-    if value is None:
-        return first
-    label = metric_label(incident.metric, speech)
-    return f"{first}\n{label}: {value}" if label else f"{first}\n{value}"
+    return first if value is None else f"{first}\n{value}"
 
 
 class ActiveButton(PageButton, template=template("active")):

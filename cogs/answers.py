@@ -64,6 +64,9 @@ async def from_store(reading: Awaitable[T]) -> T | StoreError:
 
 def store_trouble(error: StoreError, speech: Speech) -> str:
     """Why history is missing, and what still works, in plain words."""
-    key = f"error.store.{error.reason}"
-    why = speech(key) if speech.has(key) else speech("error.store.other")
-    return f"⚠️ {speech('error.store.reading', why=why)}"
+    return f"⚠️ {speech('error.store.reading', why=store_problem(error, speech))}"
+
+
+def store_problem(error: StoreError, speech: Speech) -> str:
+    key = f"problem.store.{error.reason}"
+    return speech(key) if speech.has(key) else speech("error.store.other")

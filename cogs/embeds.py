@@ -7,7 +7,7 @@ missing shows as the word for unknown, never as 0.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, tzinfo
 
@@ -22,14 +22,13 @@ from bot.discord_text import (
     as_code,
     clip,
     shown_name,
+    whole_lines,
 )
 from bot.i18n import Locale, Translator
 from bot.services.fleet import Fleet, FleetMonitor, Source
 
 BLUE = 0x0099FF
 GREEN = 0x00FF00
-RED = 0xFF0000
-ORANGE = 0xFF9900
 
 STATUS_SYMBOLS = {
     MonitorStatus.DOWN: "🔴",
@@ -147,6 +146,11 @@ def add_field(embed: discord.Embed, name: str, value: str, *, inline: bool = Tru
     )
 
 
+def fitting(lines: Sequence[str], limit: int, speech: Speech) -> str:
+    """As many whole lines as fit in `limit`; how many were left out is said."""
+    return whole_lines(lines, len(lines), limit, speech("unit.more", n="{n}"))
+
+
 def worst_first(fleet: Fleet, monitors: Iterable[FleetMonitor]) -> list[FleetMonitor]:
     """Down, unknown, pending, maintenance, up; then by name."""
     return sorted(
@@ -167,7 +171,7 @@ def is_late(source: Source, now: datetime) -> bool:
 
 def source_trouble(source: Source, now: datetime, speech: Speech) -> str | None:
     """What is wrong with one Kuma, in a sentence; None when its data is fresh."""
-    why = "" if source.problem is None else speech(f"error.poll.{source.problem.value}")
+    why = "" if source.problem is None else speech(f"problem.{source.problem.value}")
     age = speech.ago(source.age_s(now))
     if source.last_good_at is None:
         if source.problem is None:

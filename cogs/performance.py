@@ -11,9 +11,9 @@ from discord import app_commands
 from discord.ext import commands
 
 from bot.core.observation import Sample
-from bot.discord_text import FIELD_VALUE_LIMIT, whole_lines
+from bot.discord_text import FIELD_VALUE_LIMIT
 from cogs.answers import NOBODY, Ask, speech_of, viewer_of
-from cogs.embeds import BLUE, Speech, Viewer, add_field
+from cogs.embeds import BLUE, Speech, Viewer, add_field, fitting
 from cogs.localisation import said
 
 if TYPE_CHECKING:
@@ -86,9 +86,7 @@ def performance_embed(
     for group, names in GROUPS.items():
         text = _lines(names, values, speech)
         if group == "discord" and sample is not None:
-            text = whole_lines(
-                [text, *_shards(sample, speech)], FIELD_VALUE_LIMIT, speech("unit.more")
-            )
+            text = fitting([text, *_shards(sample, speech)], FIELD_VALUE_LIMIT, speech)
         add_field(embed, speech(f"performance.{group}"), text, inline=False)
     return embed
 

@@ -251,7 +251,7 @@ async def test_it_says_that_the_port_is_taken(home: Path, free_port: Callable[[]
         other.bind(("127.0.0.1", 0))
         other.listen()
         is_fine, said = await report({"WEB_PORT": str(other.getsockname()[1])}, free_port)
-    assert not is_fine and "in use" in said
+    assert not is_fine and "change WEB_PORT or stop" in said
     is_fine, said = await report(
         {"WEB_HOST": "192.0.2.1", "WEB_TOKEN": SECRET, "WEB_PORT": "0"}, free_port
     )
@@ -267,6 +267,14 @@ async def test_it_tells_the_state_of_the_database(home: Path, free_port: Callabl
     assert not is_fine and "✖ Database: " in said
     is_fine, said = await report({"SQLITE_DB_PATH": "broken.db/x.db"}, free_port)
     assert not is_fine and "broken.db cannot be written" in said
+
+
+async def test_a_secret_in_an_odd_place_is_not_shown_either(
+    home: Path, free_port: Callable[[], int]
+) -> None:
+    path = str(home / f"{SECRET}.db")
+    _, said = await report({"WEB_TOKEN": SECRET, "SQLITE_DB_PATH": path}, free_port)
+    assert "***.db does not exist yet" in said and SECRET not in said
 
 
 def test_check_and_its_exit_code(

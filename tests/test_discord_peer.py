@@ -110,6 +110,24 @@ def add_commands(tree: app_commands.CommandTree[Any]) -> None:
         with contextlib.suppress(discord.NotFound):
             await interaction.response.send_message("late")
 
+    @tree.command(description="Has a button whose message changes later")
+    async def later(interaction: discord.Interaction) -> None:
+        view = discord.ui.View(timeout=None)
+        button: discord.ui.Button[Any] = discord.ui.Button(label="Go")
+
+        async def callback(pressed: discord.Interaction) -> None:
+            await pressed.response.defer()
+            await pressed.edit_original_response(content="gone", view=None)
+            view.stop()  # discord.py gives an ephemeral view 15 minutes, and a task that waits
+
+        button.callback = callback  # type: ignore[method-assign]
+        view.add_item(button)
+        await interaction.response.send_message("here", view=view, ephemeral=True)
+
+    @tree.context_menu(name="Who is it")
+    async def who_is_it(interaction: discord.Interaction, member: discord.Member) -> None:
+        await interaction.response.send_message(member.name)
+
     @tree.command(description="Shows buttons")
     async def buttons(interaction: discord.Interaction) -> None:
         await interaction.response.send_message("choose", view=Buttons(timeout=None))
@@ -245,6 +263,7 @@ async def test_an_invalid_session_leads_to_a_new_identify(peer: DiscordPeer, bot
     await peer.invalidate_sessions(resumable=False)
     await peer.wait_for(lambda: peer.stats.identifies == 2, 10)
     await peer.wait_for(lambda: bot.readies == 2, 5)
+    assert peer.stats.resumes == 0
 
 
 async def test_a_resume_of_a_forgotten_session_is_refused(peer: DiscordPeer, bot: Bot) -> None:
@@ -466,6 +485,30 @@ async def test_buttons_selects_and_forms_work(
         await peer.press(shown, "ack", user)
 
 
+async def test_a_deferred_update_changes_the_message_only_for_whom_it_was(
+    peer: DiscordPeer, synced: Bot, guild: Guild, channel: Channel
+) -> None:
+    user, other = guild.add_user("haru"), guild.add_user("aki")
+    shown = await peer.command(guild, channel, user, "later")
+    with pytest.raises(PermissionError):
+        await peer.press(shown, "Go", other)
+    pressed = await peer.press(shown, "Go", user)
+    assert pressed.response_type == 6
+    await peer.wait_for(lambda: shown.content == "gone", 5)
+    assert pressed.message is shown.message and shown.edits
+
+
+async def test_context_menus_resolve_their_target(
+    peer: DiscordPeer, synced: Bot, guild: Guild, channel: Channel
+) -> None:
+    user = guild.add_user("haru")
+    result = await peer.context_menu(guild, channel, guild.owner, "Who is it", user)
+    assert result.content == "haru"
+    with pytest.raises(NotRegistered):
+        message = peer.say(channel, user, "hello")
+        await peer.context_menu(guild, channel, user, "Who is it", message)
+
+
 # What Discord refuses
 
 
@@ -571,6 +614,24 @@ async def test_raw_bodies_that_discord_py_would_never_send_are_refused(
 
 def in_row(*items: dict[str, Any]) -> list[dict[str, Any]]:
     return [{"type": 1, "components": list(items)}]
+
+
+async def test_layouts_are_counted_to_forty(peer: DiscordPeer, bot: Bot, channel: Channel) -> None:
+    def layout(texts: int) -> discord.ui.LayoutView:
+        view = discord.ui.LayoutView()
+        inner = [discord.ui.TextDisplay(f"line {index}") for index in range(texts)]
+        view.add_item(discord.ui.Container(*inner))
+        return view
+
+    await room(bot, channel).send(view=layout(39))
+    [stored] = peer.messages(channel)
+    assert "line 38" in stored.text
+    raw = {"flags": 32768, "components": layout(39).to_components()}
+    raw["components"][0]["components"].append({"type": 10, "content": "one too many"})
+    url = f"{peer.api_url}/channels/{channel.id}/messages"
+    headers = {"Authorization": f"Bot {peer.token}"}
+    async with aiohttp.ClientSession(headers=headers) as session:
+        assert await code_of(session, url, raw) == 50035
 
 
 BAD_COMMANDS: dict[str, dict[str, Any]] = {

@@ -357,13 +357,33 @@ async def test_no_error_tells_a_secret(
         await kuma.stop()
     else:
         kuma.fail(fault)
-        kuma.redirect_to = "http://s3cret-user:s3cret%2Fpass@elsewhere.example/?k=" + KEY
+        kuma.redirect_to = "http://s3cret-user:s3cret%2Fpass@elsewhere.example/s3cret?k=" + KEY
     asking = KumaClient(session, inside, "main", api_key=KEY, timeout_s=0.3)
     with pytest.raises(KumaPollError) as caught:
         await asking.fetch()
     told = "".join(traceback.format_exception(caught.value))
     told += f"{caught.value!r}{caught.value.detail}{asking!r}{asking.address}"
     assert "s3cret" not in told.replace(__file__, "")
+
+
+async def test_a_server_that_repeats_our_key_does_not_bring_it_into_an_error(
+    session: aiohttp.ClientSession,
+) -> None:
+    async def parrot(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked = (await reader.readuntil(b"\r\n\r\n")).decode()
+        (line,) = (line for line in asked.splitlines() if line.startswith("Authorization"))
+        writer.write(f"{line} {KEY} is wrong\r\n\r\n".encode())
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+    async with await asyncio.start_server(parrot, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(KumaPollError) as caught:
+            await KumaClient(session, f"http://127.0.0.1:{port}", "main", api_key=KEY).fetch()
+    assert caught.value.problem is PollProblem.NOT_KUMA
+    assert "Authorization: Basic …" in caught.value.detail
+    assert KEY not in caught.value.detail
 
 
 @pytest.mark.parametrize(
@@ -425,3 +445,12 @@ async def test_a_status_page_that_is_no_json_or_another_json_is_not_kuma(
         async with answering(answer) as url:
             asking = KumaClient(session, url, "main", status_page="public")
             assert await problem_of(asking) is PollProblem.NOT_KUMA
+
+
+async def test_json_that_does_not_say_so_is_not_kuma(session: aiohttp.ClientSession) -> None:
+    async def answer(request: web.Request) -> web.Response:
+        return web.Response(text='{"publicGroupList": [], "heartbeatList": {}}')
+
+    async with answering(answer) as url:
+        asking = KumaClient(session, url, "main", status_page="public")
+        assert await problem_of(asking) is PollProblem.NOT_KUMA

@@ -145,6 +145,13 @@ def test_keys_and_identities_are_the_same_from_poll_to_poll() -> None:
         assert one is other  # nothing moved, so not even the reading is made anew
 
 
+def test_a_renamed_monitor_has_its_new_name_though_nothing_else_moved() -> None:
+    scanner = MetricsScanner()
+    scanner.scan(status('monitor_id="1",monitor_name="before"'), "main")
+    (reading,) = scanner.scan(status('monitor_id="1",monitor_name="after"'), "main").monitors
+    assert reading.identity.name == "after"
+
+
 def test_the_instance_is_part_of_the_key() -> None:
     scanner = MetricsScanner()
     text = status('monitor_id="7",monitor_name="a"')
@@ -251,6 +258,20 @@ def test_a_tag_called_window_does_not_confuse_uptime() -> None:
 def test_strange_tags_do_not_hide_their_monitor() -> None:
     block = '2024="x","quoted name"="y",日本="z",="nameless",monitor_id="1",monitor_name="a"'
     assert only(status(block)).identity.key == "main:1"
+
+
+def test_a_number_that_is_none_is_counted_in_every_family() -> None:
+    block = 'monitor_id="1",monitor_name="a"'
+    for family, label in (
+        ("monitor_response_time", ""),
+        ("monitor_uptime_ratio", ',window="1d"'),
+        ("monitor_cert_days_remaining", ""),
+        ("monitor_cert_is_valid", ""),
+    ):
+        for value in ("1_0", "0_1", "x", "", "1 x", "--1"):
+            report = scan(status(block) + series(family, block + label, value))
+            assert (len(report.monitors), report.skipped) == (1, 1)
+            assert report.monitors[0] == only(status(block))
 
 
 def test_response_time_below_zero_or_without_end_is_none() -> None:
@@ -662,6 +683,7 @@ def test_a_text_cut_anywhere_is_noticed_or_harmless(version: str) -> None:
         (" " * 3000, PollProblem.EMPTY),
         ("<!DOCTYPE html><html></html>\n", PollProblem.NOT_KUMA),
         ("\ufeff\n  <html>\n", PollProblem.NOT_KUMA),
+        ("<pre>\nmonitor_status{} 1\napp_version{} 1\n", PollProblem.NOT_KUMA),
         ('{"status":"fail"}\n', PollProblem.NOT_KUMA),
         ("# HELP node_cpu words\nnode_cpu 1\n", PollProblem.NOT_KUMA),
         ('# HELP app_version x\napp_version{version="1"} 1\n', PollProblem.NOT_KUMA),
@@ -773,8 +795,18 @@ def test_odd_rows_of_a_status_page_are_counted_and_the_others_stand() -> None:
     page = small_page({"id": 1, "name": "a"}, None, {"name": "no id"}, {"id": "2"}, {"id": 1})
     page["publicGroupList"] += ["no group", {"monitorList": None}]
     report = parse_status_page(page, {"heartbeatList": {"1": [beat(0)]}}, "main")
-    assert [(r.identity.key, r.status) for r in report.monitors] == [("main:1", DOWN)]
+    assert [(r.identity.name, r.status) for r in report.monitors] == [("a", DOWN)]
     assert report.skipped == 5
+
+
+def test_numbers_without_end_are_not_told() -> None:
+    for endless in (math.inf, -math.inf, math.nan, 10**400):
+        row = {"id": 1, "name": "a", "certExpiryDaysRemaining": endless, "validCert": True}
+        beats = {"heartbeatList": {"1": [beat(1, ping=endless)]}, "uptimeList": {"1_24": endless}}
+        report = parse_status_page(small_page(row, {"id": endless}), beats, "main")
+        (reading,) = report.monitors
+        assert (reading.cert_days_remaining, reading.response_time_ms) == (None, None)
+        assert (reading.uptime_ratio_1d, reading.status, report.skipped) == (None, UP, 1)
 
 
 @pytest.mark.parametrize("page", [None, [], "x", {}, {"status": "fail"}, {"publicGroupList": None}])
@@ -847,6 +879,15 @@ def test_many_heartbeats_are_decoded_in_slices() -> None:
     count, value = decoded(text)
     assert count == 50
     assert value == {"heartbeatList": {str(n): rows[:10] for n in range(50)}, "uptimeList": {}}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", " ", "[]", "1", "{", '{"a"', '{"a":', '{"a":1', '{"a":1,', '{"a":1}x', "{}{}", "{1:1}"],
+)
+def test_half_a_json_is_a_value_error(text: str) -> None:
+    with pytest.raises(ValueError):
+        decoded(text)
 
 
 @many

@@ -105,6 +105,10 @@ def test_no_known_secret_survives_however_it_is_spelled(
     assert repr(secret)[1:-1] not in redactor.redact(repr({"key": secret}))
 
 
+def test_a_secret_that_begins_another_leaves_nothing_of_it() -> None:
+    assert Redactor(["abcd", "abcdefgh"]).redact("it is abcdefgh") == f"it is {MASK}"
+
+
 def test_every_part_of_a_record_is_redacted(settings: Settings, opened: list[Logging]) -> None:
     for form in ("text", "json"):
         stream = io.StringIO()

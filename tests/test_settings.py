@@ -399,7 +399,7 @@ def test_odd_looking_secrets_are_taken_with_a_warning() -> None:
 
 def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
     env = tmp_path / ".env"
-    env.write_text("\ufeffBOT_ID=file\nexport WEB_PORT='99'\nLOG_LEVEL=DEBUG # loud\nBOT_ID_\n")
+    env.write_text("\ufeffWEB_PORT='99'\nexport BOT_ID=file\nLOG_LEVEL=DEBUG # loud\nBOT_ID_\n")
     settings = load_settings({"BOT_ID": "environment", "LOG_LEVEL": ""}, env)
     assert (settings.bot_id, settings.web_port) == ("environment", 99)
     assert settings.log_level == "DEBUG", "empty in the environment means unset"

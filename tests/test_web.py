@@ -674,7 +674,10 @@ async def test_it_stops_at_once_whatever_is_open(caplog: pytest.LogCaptureFixtur
 
 
 async def test_a_request_that_is_nearly_done_is_finished() -> None:
+    entered = asyncio.Event()
+
     async def slow(request: web.Request) -> web.Response:
+        entered.set()
         await asyncio.sleep(0.1)
         return web.Response(text="done")
 
@@ -683,7 +686,7 @@ async def test_a_request_that_is_nearly_done_is_finished() -> None:
     await server.start()
     async with aiohttp.ClientSession() as session:
         asked = asyncio.create_task(Browser(server, session).ask("/slow"))
-        await asyncio.sleep(0.03)
+        await entered.wait()
         await server.stop()
         assert (await asked)[2] == "done"
 

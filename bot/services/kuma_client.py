@@ -82,9 +82,9 @@ class KumaClient:
         user, password = ("", api_key.strip()) if api_key else (url.user, url.password)
         self._authorization: str | None = None
         if user or password:
-            pair = f"{user or ''}:{password or ''}".encode()
-            self._authorization = f"Basic {base64.b64encode(pair).decode()}"
-            self._secrets.insert(0, self._authorization)
+            pair = base64.b64encode(f"{user or ''}:{password or ''}".encode()).decode()
+            self._authorization = f"Basic {pair}"
+            self._secrets.insert(0, pair)
         self._base = url.with_user(None)
 
     def __repr__(self) -> str:
@@ -206,8 +206,6 @@ class KumaClient:
                     raise KumaPollError(
                         PollProblem.NOT_KUMA, f"more than {self._max_body_bytes} bytes"
                     )
-        except TimeoutError:
-            raise
         except (aiohttp.ClientError, ConnectionError) as error:
             raise self._problem(PollProblem.INCOMPLETE, error) from None
         if not body:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sqlite3
 from collections.abc import Callable
@@ -46,6 +47,17 @@ class DatabaseThread(aiosqlite.Connection):
         # A program that dies without closing its store must not hang in this thread forever.
         self._thread.daemon = True
 
+    async def start(self) -> None:
+        """Begin the thread and connect in it. Nothing is left behind if that fails."""
+        try:
+            await self
+        except BaseException:
+            # aiosqlite has told the thread to stop but does not wait; the event loop must not
+            # be closed under it.
+            while self._thread.is_alive():  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+            raise
+
     async def run(self, job: Callable[[sqlite3.Connection], T]) -> T:
         """The job's result. It runs to its end even if the caller is cancelled meanwhile."""
         try:
@@ -67,8 +79,9 @@ def connect(path: Path, *, busy_timeout_s: float, is_writer: bool) -> sqlite3.Co
     )
     try:
         if is_writer:
-            # Has an effect on a file still empty only, and must come before WAL.
-            db.execute("PRAGMA auto_vacuum = INCREMENTAL")
+            if db.execute("PRAGMA page_count").fetchone()[0] == 0:
+                # Must come before WAL. On any other file it would be a write without need.
+                db.execute("PRAGMA auto_vacuum = INCREMENTAL")
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = FULL")
             db.execute("PRAGMA foreign_keys = ON")

@@ -120,12 +120,12 @@ class SqliteStore:
         self._forget()
         writer = DatabaseThread(self._make_writer)
         try:
-            await writer
-            await self._guarded(writer, partial(self._prepare))
+            await writer.start()
+            await self._guarded(writer, self._prepare)
             reader = DatabaseThread(
                 partial(connect, self.path, busy_timeout_s=self._busy_timeout_s, is_writer=False)
             )
-            await reader
+            await reader.start()
         except BaseException as error:
             await _close_quietly(writer)
             if isinstance(error, sqlite3.Error):
@@ -339,8 +339,7 @@ class SqliteStore:
                 deleted[kind] += await self._delete(deletion, limit - deleted[kind])
         if deleted.get("polls") or deleted.get("metrics_hourly"):
             await self._write(self._delete_rosters)
-        if any(deleted.values()):
-            await self._write_alone(sqlite_retention.give_back_space)
+        await self._write_alone(sqlite_retention.give_back_space)
         return deleted
 
     async def _delete(self, deletion: sqlite_retention.Deletion, limit: int) -> int:

@@ -7,7 +7,7 @@ from datetime import datetime
 import discord
 
 from bot.core.observation import MonitorStatus
-from bot.discord_text import relative, shown_name, whole_lines
+from bot.discord_text import relative, shown_name
 from bot.services.fleet import Fleet, FleetMonitor
 from bot.services.parts import Parts
 from cogs.embeds import (
@@ -16,6 +16,7 @@ from cogs.embeds import (
     Speech,
     Viewer,
     add_field,
+    fitting,
     oldest_look,
     response_time_ms,
     source_lines,
@@ -55,7 +56,7 @@ def _description(fleet: Fleet, speech: Speech, now: datetime) -> str:
     elif any(source.last_good_at is not None for source in fleet.sources.values()):
         lines.append(speech("dashboard.empty"))
     lines.extend(source_lines(fleet, now, speech))
-    return whole_lines(lines, TROUBLE_LIMIT, speech("unit.more"))
+    return fitting(lines, TROUBLE_LIMIT, speech)
 
 
 def _field(fleet: Fleet, monitor: FleetMonitor, speech: Speech) -> str:

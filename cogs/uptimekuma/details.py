@@ -11,17 +11,17 @@ import discord
 from bot.core.incident import Incident
 from bot.core.observation import MonitorReading, MonitorStatus
 from bot.core.rule import Scope
-from bot.discord_text import FIELD_VALUE_LIMIT, moment, one_line, relative, shown_name, whole_lines
+from bot.discord_text import FIELD_VALUE_LIMIT, moment, relative, shown_name
 from bot.services.fleet import Fleet, FleetMonitor
 from bot.storage.store import ServiceStats, StatusChange, Store, StoreError
 from cogs.answers import store_trouble
 from cogs.embeds import (
     BLUE,
-    STATUS_SYMBOLS,
     Speech,
     Viewer,
     add_field,
     day_before,
+    fitting,
     response_time_ms,
     shown_url,
     source_trouble,
@@ -83,7 +83,7 @@ def details_embed(
     mine = [i for i in incidents if i.subject == monitor.key and i.scope == Scope.SERVICE.value]
     if mine:
         lines = [f"{headline(i, speech)} · {relative(i.fired_at)}" for i in mine]
-        text = whole_lines(lines, FIELD_VALUE_LIMIT, speech("unit.more"))
+        text = fitting(lines, FIELD_VALUE_LIMIT, speech)
         add_field(embed, speech("details.incident"), text, inline=False)
     embed.set_footer(
         text=speech("dashboard.last_check", at=_last_look(fleet, monitor, speech, now))
@@ -159,7 +159,7 @@ def _certificate(monitor: FleetMonitor, speech: Speech) -> str | None:
 
 def _tags(tags: Mapping[str, str], speech: Speech) -> str:
     lines = [shown_name(f"{name}: {value}" if value else name, 100) for name, value in tags.items()]
-    return whole_lines(lines, FIELD_VALUE_LIMIT, speech("unit.more"))
+    return fitting(lines, FIELD_VALUE_LIMIT, speech)
 
 
 def _change(change: StatusChange, speech: Speech) -> str:
@@ -173,25 +173,3 @@ def _last_look(fleet: Fleet, monitor: FleetMonitor, speech: Speech, now: datetim
     return (
         f"{speech.clock(monitor.seen_at)} ({speech.ago((now - monitor.seen_at).total_seconds())})"
     )
-
-
-def choice_label(fleet: Fleet, monitor: FleetMonitor, is_twin: bool, typed: str = "") -> str:
-    """At most 100 characters that hold what was typed; twins are told apart by type and key."""
-    symbol = STATUS_SYMBOLS[fleet.status_of(monitor)]
-    identity = monitor.identity
-    tail = f" · {identity.monitor_type or '?'} · {monitor.key}"[:40] if is_twin else ""
-    room = 100 - len(symbol) - 1 - len(tail)
-    name = one_line(identity.name) or monitor.key
-    return f"{symbol} {_window(name, room, typed)}{tail}"
-
-
-def _window(name: str, room: int, typed: str) -> str:
-    """`name` cut to `room` around what was typed, so that one sees why it is offered."""
-    if len(name) <= room:
-        return name
-    found = name.casefold().find(one_line(typed).casefold())
-    if found + len(typed) < room - 1:
-        return name[: room - 1] + "…"
-    start = min(max(0, found - 5), len(name) - room + 2)
-    end = start + room - 2
-    return "…" + name[start:end] + ("…" if end < len(name) else "")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 
+from bot.discord_text import clip, one_line, units
 from bot.services.fleet import Fleet, FleetMonitor
-from cogs.embeds import worst_first
-from cogs.uptimekuma.details import choice_label
+from cogs.embeds import STATUS_SYMBOLS, worst_first
 
 CHOICES = 25
 CHOICE_VALUE = 100
+CHOICE_LABEL = 100
 NEAR = 5
 NEAR_LEAST = 0.25
 PIECE = 200
@@ -46,6 +47,25 @@ def labels(fleet: Fleet, monitors: list[FleetMonitor], typed: str = "") -> list[
             is_twin = names[name.casefold()] > 1
             rows[value] = choice_label(fleet, monitor, is_twin, typed)
     return [(label, value) for value, label in rows.items()]
+
+
+def choice_label(fleet: Fleet, monitor: FleetMonitor, is_twin: bool, typed: str = "") -> str:
+    """At most 100 characters that hold what was typed; twins are told apart by type and key."""
+    symbol = STATUS_SYMBOLS[fleet.status_of(monitor)]
+    identity = monitor.identity
+    tail = clip(f" · {identity.monitor_type or '?'} · {monitor.key}", 40) if is_twin else ""
+    room = CHOICE_LABEL - units(symbol) - 1 - units(tail)
+    name = one_line(identity.name) or one_line(monitor.key)
+    return f"{symbol} {_window(name, room, typed)}{tail}"
+
+
+def _window(name: str, room: int, typed: str) -> str:
+    """`name` cut to `room`, from a little before what was typed if that is far inside."""
+    wanted = one_line(typed).casefold()
+    found = name.casefold().find(wanted)
+    if found > 0 and units(name[: found + len(wanted)]) >= room:
+        name = f"…{name[max(0, found - 5) :]}"
+    return clip(name, room)
 
 
 async def near(fleet: Fleet, typed: str) -> list[FleetMonitor]:

@@ -11,7 +11,7 @@ import discord
 
 from bot.core.incident import Incident
 from bot.core.observation import MonitorStatus
-from bot.discord_text import FIELD_VALUE_LIMIT, relative, shown_name, whole_lines
+from bot.discord_text import FIELD_VALUE_LIMIT, as_code, relative, shown_name
 from bot.services.delivery import Delivery
 from bot.services.fleet import Fleet
 from bot.services.parts import Parts
@@ -19,8 +19,8 @@ from bot.services.recorder import Recorder
 from bot.services.sampler import TASK_NAME
 from bot.services.ticker import Tasks
 from bot.storage.store import ServiceStats, Store, StoreError
-from cogs.answers import store_trouble
-from cogs.embeds import BLUE, Speech, Viewer, add_field, day_before, source_trouble
+from cogs.answers import store_problem, store_trouble
+from cogs.embeds import BLUE, Speech, Viewer, add_field, day_before, fitting, source_trouble
 from cogs.incidents import headline, is_visible
 
 INCIDENTS = 5
@@ -123,7 +123,7 @@ def _incidents(day: Day | StoreError, speech: Speech, viewer: Viewer) -> str:
             else speech.duration((end - incident.fired_at).total_seconds())
         )
         lines.append(f"• {headline(incident, speech)} ({relative(incident.fired_at)}, {lasted})")
-    return whole_lines(lines, FIELD_VALUE_LIMIT, speech("unit.more"))
+    return fitting(lines, FIELD_VALUE_LIMIT, speech)
 
 
 def _sources(fleet: Fleet, speech: Speech, now: datetime) -> str:
@@ -131,7 +131,7 @@ def _sources(fleet: Fleet, speech: Speech, now: datetime) -> str:
         return speech("error.source.none")
     lines = []
     for source in fleet.sources.values():
-        version = f" {shown_name(source.version, 40)}" if source.version else ""
+        version = f" {as_code(source.version, 40)}" if source.version else ""
         age = speech.ago(source.age_s(now))
         line = f"Uptime Kuma {shown_name(source.instance, 60)}{version}: {age}"
         trouble = source_trouble(source, now, speech)
@@ -140,7 +140,7 @@ def _sources(fleet: Fleet, speech: Speech, now: datetime) -> str:
         if source.skipped:
             line += f"\n{speech('stats.skipped', n=speech.number(source.skipped))}"
         lines.append(line)
-    return whole_lines(lines, FIELD_VALUE_LIMIT, speech("unit.more"))
+    return fitting(lines, FIELD_VALUE_LIMIT, speech)
 
 
 def _snapshots(parts: Parts, day: Day | StoreError, speech: Speech) -> str:
@@ -161,8 +161,7 @@ def _writes(recorder: Recorder, speech: Speech) -> str:
     )
     problem = recorder.problem
     if problem is not None:
-        key = f"error.store.{problem.reason}"
-        why = speech(key) if speech.has(key) else speech("error.store.other")
+        why = store_problem(problem, speech)
         line += f"\n⚠️ {speech('error.store.writing', why=why)}"
     return line
 
@@ -201,7 +200,7 @@ def _deliveries(parts: Parts, viewer: Viewer, speech: Speech) -> str:
     if viewer.guild_id not in parts.audience.configs:
         lines.append(speech("stats.not_set_up"))
     lines.extend(_failing_channels(delivery, viewer.guild_id, speech))
-    return whole_lines(lines, FIELD_VALUE_LIMIT, speech("unit.more"))
+    return fitting(lines, FIELD_VALUE_LIMIT, speech)
 
 
 def _failing_channels(delivery: Delivery, guild_id: str, speech: Speech) -> list[str]:

@@ -37,5 +37,5 @@ async def scene(discord: DiscordPeer, kuma: ReplayKuma, tmp_path: Path) -> Async
     async with stage.bot as bot:
         await stage.ready()
         await stage.choose_channel()
-        await bot.wait_rows("SELECT 1 FROM service_status_history HAVING count(*) = 6")
+        await bot.wait_rows("SELECT count(*) FROM service_status_history HAVING count(*) = 6")
         yield stage

@@ -23,7 +23,7 @@ async def test_kuma_away_is_one_card_and_services_are_unknown(
     await scene.wait_card("🔴", text="service 0001")
     await kuma.stop()
     await scene.bot.wait_rows(
-        "SELECT 1 FROM service_status_history WHERE status = 'unknown' HAVING count(*) = 6",
+        "SELECT count(*) FROM service_status_history WHERE status = 'unknown' HAVING count(*) = 6",
         timeout_s=60,
     )
     await scene.bot.wait_rows("SELECT 1 FROM alert_history WHERE rule_name = 'KumaUnreachable'")
@@ -85,7 +85,7 @@ async def test_a_vanished_monitor_is_unknown_without_a_removal_notice(
     assert "❔" in dashboard.text
     kuma.appear("service 0003")
     await scene.bot.wait_rows(
-        "SELECT 1 FROM service_status_history WHERE status = 'up' HAVING count(*) = 7"
+        "SELECT count(*) FROM service_status_history WHERE status = 'up' HAVING count(*) = 7"
     )
 
 
@@ -93,7 +93,7 @@ async def test_maintenance_and_pending_are_no_outage(scene: Scene, kuma: ReplayK
     kuma.set_status("service 0001", MonitorStatus.MAINTENANCE)
     kuma.set_status("service 0002", MonitorStatus.PENDING)
     await scene.bot.wait_rows(
-        "SELECT 1 FROM service_status_history WHERE status IN ('pending', 'maintenance')"
+        "SELECT count(*) FROM service_status_history WHERE status IN ('pending', 'maintenance')"
         " HAVING count(*) = 2"
     )
     await scene.quiet(2)

@@ -16,7 +16,7 @@ from tests.peers.bot_process import BotProcess
 from tests.peers.discord import DiscordPeer
 from tests.peers.kuma.replay import ReplayKuma
 
-SAMPLES = "SELECT 1 FROM system_stats HAVING count(*) >= ?"
+SAMPLES = "SELECT count(*) FROM system_stats HAVING count(*) >= ?"
 
 
 async def made(tmp_path: Path) -> BotProcess:

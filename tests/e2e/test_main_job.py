@@ -80,7 +80,7 @@ async def test_the_card_arrives_within_a_poll_and_a_second(tmp_path: Path) -> No
         async with scene.bot as bot:
             await scene.ready()
             await scene.choose_channel()
-            await bot.wait_rows("SELECT 1 FROM service_status_history HAVING count(*) = 5")
+            await bot.wait_rows("SELECT count(*) FROM service_status_history HAVING count(*) = 5")
             for name, status, symbol in (
                 ("service 0002", MonitorStatus.DOWN, "🔴"),
                 ("service 0002", MonitorStatus.UP, "✅"),

@@ -26,7 +26,7 @@ async def test_alerts_go_to_the_webhook_and_are_printed(tmp_path: Path) -> None:
             },
         )
         async with bot:
-            await bot.wait_rows("SELECT 1 FROM service_status_history HAVING count(*) = 3")
+            await bot.wait_rows("SELECT count(*) FROM service_status_history HAVING count(*) = 3")
             kuma.set_status("service 0001", MonitorStatus.DOWN)
             await discord.wait_for(lambda: discord.messages(channel))
             (card,) = discord.messages(channel)
@@ -49,7 +49,7 @@ async def test_without_webhook_alerts_are_printed_and_kept(tmp_path: Path) -> No
             },
         )
         async with bot:
-            await bot.wait_rows("SELECT 1 FROM service_status_history HAVING count(*) = 2")
+            await bot.wait_rows("SELECT count(*) FROM service_status_history HAVING count(*) = 2")
             kuma.set_status("service 0002", MonitorStatus.DOWN)
             await bot.wait_log("service 0002")
             await bot.wait_rows("SELECT 1 FROM active_alerts WHERE rule_name = 'service_down'")
