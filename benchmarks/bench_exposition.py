@@ -41,7 +41,8 @@ from bot.services.parts import Choices, Parts
 from bot.services.recorder import Recorder
 from bot.services.sampler import Sampler, SampleSources
 from bot.services.ticker import TaskHealth, Tasks
-from bot.web.exposition import ROWS, Exposition, MonitorText
+from bot.web.exposition import ROWS, Exposition
+from bot.web.monitor_text import MonitorText
 
 ROUNDS = 15
 NOW = datetime(2026, 3, 1, tzinfo=UTC)

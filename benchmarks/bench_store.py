@@ -30,8 +30,21 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 PERIOD = timedelta(seconds=10)
 THIRTY_DAYS = 30 * 8640
 STEADY = frozenset(
-    "threads missed_ticks discord_away guild_count channel_count monitors_unknown store_failing "
-    "store_queue remote_away outbox_queued outbox_age web_auth_failures gateway_reconnects".split()
+    (
+        "threads",
+        "missed_ticks",
+        "discord_away",
+        "gateway_reconnects",
+        "guild_count",
+        "channel_count",
+        "monitors_unknown",
+        "store_failing",
+        "store_queue",
+        "remote_away",
+        "outbox_queued",
+        "outbox_age",
+        "web_auth_failures",
+    )
 )
 """Readings that hardly ever move; all others are random, which is the worst for their size."""
 

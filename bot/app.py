@@ -7,6 +7,7 @@ import contextlib
 import gc
 import logging
 import signal
+import sys
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -57,6 +58,7 @@ WEB_RETRY_S = 30.0
 OPEN_PATIENCE_S = 60.0
 OPEN_RETRY_S = 2.0
 BUSY_TIMEOUT_S = 2.0
+SWITCH_INTERVAL_S = 0.001
 SET_ASIDE_SAID_S = 600.0
 DELIVERY_GRACE_S = 2.5
 ALERT_RETENTION = timedelta(days=400)
@@ -172,6 +174,8 @@ class App:
         # What has been built stays: spare every full collection the walk through it.
         gc.collect()
         gc.freeze()
+        # The store's threads must not keep the loop waiting for the interpreter lock.
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
 
     def _build_pollers(self, session: aiohttp.ClientSession) -> None:
         for kuma in self._settings.kuma_instances:

@@ -52,6 +52,8 @@ def one_line(text: str) -> str:
     Whatever is blank becomes a single space; the joiner inside an emoji stays. What cannot be
     encoded (half a surrogate pair) shows as a replacement character.
     """
+    if text.isprintable() and _BLANK.isdisjoint(text):
+        return " ".join(text.split())
     kept: list[str] = []
     for letter in text:
         if letter.isascii():
@@ -114,7 +116,12 @@ def clip(text: str, limit: int) -> str:
 
 def shown_name(name: object, limit: int = 100) -> str:
     """A name anybody may have chosen: harmless, short enough and never empty."""
-    return clip(escape(str(name)), limit) or "—"
+    whole = str(name)
+    head = whole[: 4 * limit]
+    shown = escape(head)
+    if len(head) < len(whole):
+        shown += ELLIPSIS
+    return clip(shown, limit) or "—"
 
 
 def as_code(text: str, limit: int = FIELD_VALUE_LIMIT) -> str:

@@ -22,6 +22,7 @@ from bot.settings_table import (
     DISCORD_API,
     KUMA_PREFIX,
     KUMA_SPECS,
+    SHORTEST_TOKEN,
     SPECS,
     Remark,
     echo,
@@ -254,9 +255,14 @@ class _Loader:
             return None
         if values["api_key"] and not re.match(r"uk\d+_", values["api_key"].reveal()):
             self.sources.warn(f"{prefix}API_KEY", "settings.warning.kuma_key")
+        self._check_token(f"{prefix}WEBHOOK_TOKEN", values["webhook_token"])
         if self.sources.has(f"{prefix}USERNAME"):
             self._notice(f"{prefix}USERNAME", "settings.notice.kuma_login")
         return KumaSettings(key=infix.rstrip("_").lower() or FIRST_KUMA, url=url, **values)
+
+    def _check_token(self, name: str, token: Secret | None) -> None:
+        if token is not None and len(token.reveal()) < SHORTEST_TOKEN:
+            self.sources.warn(name, "settings.warning.short_token", least=SHORTEST_TOKEN)
 
     def _check_discord(self, values: dict[str, Any]) -> None:
         token: Secret | None = values["discord_token"]
@@ -286,6 +292,7 @@ class _Loader:
             self._notice("MONITORING_DB", "settings.notice.implied_supabase")
 
     def _check_web(self, values: dict[str, Any]) -> None:
+        self._check_token("WEB_TOKEN", values["web_token"])
         host = values["web_host"]
         if host is not None and not is_loopback(host) and not self.sources.has("WEB_TOKEN"):
             example = BY_NAME["WEB_TOKEN"].example

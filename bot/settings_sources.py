@@ -76,7 +76,7 @@ class Sources:
         if path is None:
             return found
         try:
-            with path.open(encoding="utf-8-sig") as file:
+            with path.open(encoding="utf-8") as file:
                 for binding in parse_stream(file):
                     if binding.key is not None and binding.value is not None:
                         found[binding.key] = binding.value
@@ -105,7 +105,7 @@ class Sources:
     def _from_file(self, name: str, path: str, spec: Spec) -> str | None:
         example = f"/run/secrets/{spec.field}"
         try:
-            text = Path(path).expanduser().read_text(encoding="utf-8").strip()
+            text = Path(path).expanduser().read_text(encoding="utf-8-sig").strip()
         except (OSError, ValueError, RuntimeError) as error:
             self.fault(name, "settings.fault.unreadable", example, why=_why(error))
             return None

@@ -21,6 +21,7 @@ from bot.discord_text import (
     FIELD_VALUE_LIMIT,
     as_code,
     clip,
+    relative,
     shown_name,
     whole_lines,
 )
@@ -82,11 +83,19 @@ class Speech:
     def duration(self, seconds: float | None) -> str:
         return self._translator.format_duration(seconds, self.locale)
 
-    def ago(self, seconds: float | None) -> str:
-        """ "12 seconds ago", as it was when this was drawn."""
-        if seconds is None or not math.isfinite(seconds):
+    def age(self, at: datetime | None, now: datetime) -> str:
+        """Date, time and how long before `now`, for footers, where Discord shows no <t:…>.
+
+        A message stays for years, hence "ago when shown" and not plain "ago".
+        """
+        if at is None:
             return self.unknown
-        return self("unit.ago", age=self.duration(max(0, math.floor(seconds))))
+        age_s = max(0, math.floor((now - at).total_seconds()))
+        return f"{self.clock(at)} ({self('unit.ago', age=self.duration(age_s))})"
+
+    def relative(self, at: datetime | None) -> str:
+        """A time that Discord keeps telling truly: "12 seconds ago"."""
+        return self.unknown if at is None else relative(at)
 
     def milliseconds(self, value: float | None) -> str:
         if value is None or not math.isfinite(value):
@@ -100,7 +109,7 @@ class Speech:
         return self.percent(math.floor(ratio * 10_000 + 1e-6) / 100, digits=2)
 
     def clock(self, at: datetime | None) -> str:
-        """Date and time in the configured zone, for places where Discord shows no <t:…>."""
+        """Date and time in the configured zone."""
         if at is None:
             return self.unknown
         return at.astimezone(self._zone).strftime("%Y-%m-%d %H:%M:%S %Z")
@@ -172,7 +181,7 @@ def is_late(source: Source, now: datetime) -> bool:
 def source_trouble(source: Source, now: datetime, speech: Speech) -> str | None:
     """What is wrong with one Kuma, in a sentence; None when its data is fresh."""
     why = "" if source.problem is None else speech(f"problem.{source.problem.value}")
-    age = speech.ago(source.age_s(now))
+    age = speech.relative(source.last_good_at)
     if source.last_good_at is None:
         if source.problem is None:
             return speech("error.source.waiting")
@@ -197,8 +206,7 @@ def source_lines(fleet: Fleet, now: datetime, speech: Speech) -> list[str]:
             name = f"{shown_name(source.instance, 60)}: " if len(fleet.sources) > 1 else ""
             lines.append(f"⚠️ {name}{trouble}")
     if not lines:
-        oldest = min(s.last_good_at for s in fleet.sources.values() if s.last_good_at is not None)
-        lines.append(speech("dashboard.fresh", age=speech.ago((now - oldest).total_seconds())))
+        lines.append(speech("dashboard.fresh", age=speech.relative(oldest_look(fleet))))
     return lines
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
 import discord
 import pytz
 
+from bot.cards import CardRenderer
+from bot.client import CometBot, make_bot, run_bot
 from bot.core.alert import Ending
 from bot.core.incident import Incident
 from bot.core.observation import (
@@ -21,8 +25,22 @@ from bot.core.observation import (
 )
 from bot.core.rule import Severity
 from bot.i18n import Translator
+from bot.services.alerting import Alerting
+from bot.services.audience import Audience
+from bot.services.command_stats import CommandStats
+from bot.services.delivery import Delivery
 from bot.services.fleet import Fleet
+from bot.services.host_probe import HostProbe
+from bot.services.loop_lag import LoopLag
+from bot.services.parts import Choices, Parts
+from bot.services.recorder import Recorder
+from bot.services.sampler import Sampler, SampleSources
+from bot.services.ticker import Tasks
+from bot.storage.sqlite import SqliteStore
+from bot.storage.store import Store
 from cogs.embeds import Speech, Viewer
+from cogs.notifier import ChannelNotifier
+from tests.peers.discord import DiscordPeer
 from tests.peers.discord.errors import FormErrors
 from tests.peers.discord.limits import check_embeds
 
@@ -178,3 +196,95 @@ def field_of(embed: discord.Embed, name: str) -> str:
     found = [item.value or "" for item in embed.fields if item.name == name]
     assert len(found) == 1, (name, [item.name for item in embed.fields])
     return found[0]
+
+
+class House:
+    """Real parts on a real SQLite file, and a real bot for a Discord peer."""
+
+    def __init__(self, path: Path, *, operators: Iterable[str] = (), fleet: Fleet | None = None):
+        self.now = NOW
+        self.store: Store = SqliteStore(path)
+        clock = self._clock
+        translator = Translator()
+        renderer = CardRenderer(translator, ZONE)
+        self.fleet = make_fleet() if fleet is None else fleet
+        self.recorder = Recorder(self.store)
+        self.audience = Audience(operators, has_only_webhook=False)
+        self.delivery = Delivery(self.recorder, self.audience, renderer, clock, uuid4)
+        self.alerting = Alerting(
+            self.recorder, self.audience, self.delivery, renderer.describe, clock, uuid4
+        )
+        self.tasks = Tasks()
+        self.commands = CommandStats()
+        sources = SampleSources(
+            host=HostProbe(path.parent),
+            lag=LoopLag(),
+            commands=self.commands,
+            fleet=self.fleet,
+            recorder=self.recorder,
+            delivery=self.delivery,
+            tasks=self.tasks,
+        )
+        self.sampler = Sampler("primary", 10, sources, self.alerting.observe, clock)
+        self.parts = Parts(
+            choices=Choices(
+                bot_id="primary",
+                default_locale="ja",
+                timezone=ZONE,
+                sample_interval_s=10,
+                check_interval_s=60,
+                kuma_urls=("https://kuma.example/",),
+                has_discord=True,
+            ),
+            translator=translator,
+            store=self.store,
+            recorder=self.recorder,
+            fleet=self.fleet,
+            audience=self.audience,
+            delivery=self.delivery,
+            alerting=self.alerting,
+            sampler=self.sampler,
+            tasks=self.tasks,
+            commands=self.commands,
+            started_at=NOW,
+            now=clock,
+            new_id=uuid4,
+        )
+        self.bot: CometBot | None = None
+        self._talk: asyncio.Task[None] | None = None
+
+    def _clock(self) -> datetime:
+        return self.now
+
+    async def start_bot(self, peer: DiscordPeer) -> None:
+        """Connect, load the cogs, register the commands."""
+        self.bot = make_bot(
+            self.parts, api_base_url=peer.api_url, gateway_url=peer.gateway_url, sync_guild_ids=()
+        )
+        # discord.py waits two seconds for late guilds; here all come at once.
+        self.bot._connection.guild_ready_timeout = 0.05
+        self.delivery.use(ChannelNotifier(self.bot), is_webhook=False)
+        self._talk = asyncio.create_task(run_bot(self.bot, peer.token))
+        await peer.wait_for(self._is_ready, 10)
+
+    def _is_ready(self) -> bool:
+        assert self.bot is not None and self._talk is not None
+        if self._talk.done():
+            self._talk.result()
+        return self.bot.is_ready()
+
+    async def stop_bot(self) -> None:
+        if self.bot is not None and self._talk is not None:
+            await self.bot.close()
+            self._talk.cancel()
+            await asyncio.gather(self._talk, return_exceptions=True)
+            self.bot = self._talk = None
+
+    async def restart_bot(self, peer: DiscordPeer) -> None:
+        await self.stop_bot()
+        await self.start_bot(peer)
+
+    async def close(self) -> None:
+        await self.delivery.stop(1.0)
+        await self.stop_bot()
+        await self.store.close()

@@ -516,6 +516,23 @@ def test_a_gap_is_measured_by_what_the_source_allows() -> None:
     assert story.see(3600, 90) == ["fired"]
 
 
+def test_exactly_the_longest_gap_allowed_still_counts_as_watched() -> None:
+    story = Story(a_rule(hold_s=60), max_gap_s=60)
+    story.see(0, 90)
+    assert story.see(60, 90) == ["fired"]
+
+
+def test_a_gap_does_not_count_as_hold_while_cooling() -> None:
+    story = Story(a_rule(cooldown_s=30, hold_s=60))
+    story.see(0, 90)
+    story.see(60, 90)
+    story.see(70, 70)
+    story.see(80, 90)
+    assert story.see(4000, 90) == []
+    assert story.see(4050, 90) == []
+    assert story.see(4060, 90) == ["fired"]
+
+
 def test_a_gap_does_not_end_the_wait_as_silence() -> None:
     story = Story(a_rule(hold_s=60, no_data_s=30))
     story.see(0, 90)
@@ -579,6 +596,13 @@ def test_a_clock_set_back_never_makes_a_duration_negative() -> None:
     assert story.see(-3590, 10) == ["resolved"]
     flip = story.flip
     assert (flip.at, flip.fired_at, flip.duration_s, flip.unknown_s) == (START, START, 0, 0)
+
+
+def test_no_flip_is_told_from_before_its_incident() -> None:
+    story = Story(a_rule())
+    story.see(0, 90)
+    assert story.see(-3600, 90, status="down") == ["changed"]
+    assert story.flip.at == story.flip.fired_at == START
 
 
 def test_a_cooldown_survives_a_clock_set_back() -> None:
@@ -663,13 +687,13 @@ def test_evaluate_leaves_states_of_rules_it_was_not_given_alone() -> None:
 
 
 def test_a_subject_that_no_longer_exists_ends_all_its_alerts() -> None:
-    rules = (a_rule(), a_rule(name="Hotter", level=85.0), a_rule(name="Slow", hold_s=60.0))
+    rules = (a_rule(), a_rule(name="Earlier", level=85.0), a_rule(name="Slow", hold_s=60.0))
     story = Story(*rules)
     story.look(0, {"cpu": {"a": 90.0, "b": 90.0}})
     now = START + timedelta(seconds=30)
     told = story.take(retire(bind(rules), story.states, "a", now, story.new_id))
     assert told == ["resolved", "resolved"]
-    assert [flip.rule_name for flip in story.last.flips] == ["HighCPU", "Hotter"]
+    assert [flip.rule_name for flip in story.last.flips] == ["HighCPU", "Earlier"]
     assert {flip.ending for flip in story.last.flips} == {Ending.RETIRED}
     assert {state.subject for state in story.states.values()} == {"b"}
 
@@ -759,6 +783,15 @@ def test_only_what_matters_must_be_stored_at_once() -> None:
         assert len(story.last.states) == 1
         must_store.append(len(story.last.durable))
     assert must_store == [1, 0, 1, 0, 1, 1, 0]
+
+
+def test_a_hold_that_begins_or_breaks_while_cooling_must_be_stored_at_once() -> None:
+    story = Story(a_rule(cooldown_s=300))
+    must_store = []
+    for second, value in ((0, 90), (10, 70), (20, 90), (30, 90), (40, 70), (50, 70)):
+        story.see(second, value)
+        must_store.append(len(story.last.durable))
+    assert must_store == [1, 1, 1, 0, 1, 0]
 
 
 def test_states_given_are_not_changed() -> None:

@@ -47,7 +47,8 @@ from bot.services.recorder import Recorder
 from bot.services.sampler import Sampler, SampleSources
 from bot.services.ticker import TaskHealth, Tasks
 from bot.storage.store import KnownMonitor, StoreError
-from bot.web.exposition import ROWS, Exposition, MonitorText
+from bot.web.exposition import ROWS, Exposition
+from bot.web.monitor_text import MonitorText
 
 START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 UP, DOWN = MonitorStatus.UP, MonitorStatus.DOWN

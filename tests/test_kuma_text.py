@@ -924,6 +924,8 @@ def test_text_that_is_no_json_object_is_a_value_error(parts: str | list[str]) ->
         ("https://me:pa/ss@example.org/x", None),
         ("https://me:pa?ss@example.org/x", None),
         ("https://m/e:pass@example.org/x", None),
+        ("https://me:12/34@example.org/x", None),
+        ("https://m@e/pass@example.org/x", None),
         ("https://me:p@a/ss@example.org/x", None),
         ("http://[::1]:3001/", "http://[::1]:3001/"),
         ("mongodb://me:pw@a:1,b:2/db?x=1", "mongodb://a:1,b:2/db"),

@@ -267,7 +267,8 @@ def test_an_empty_overlay_and_a_byte_order_mark_are_harmless() -> None:
         ('clear = "75"', "clear", "level", '"75"'),
         ("clear = true", "clear", "level", "true"),
         ("clear = inf", "clear", "not_finite", "inf"),
-        (f"clear = 1{'0' * 400}", "clear", "not_finite", "..."),
+        (f"clear = 1{'0' * 400}", "clear", "not_finite", "more than 30 digits"),
+        (f"clear = 0x1{'0' * 9000}", "clear", "not_finite", "more than 30 digits"),
         ('for = "5 minutes"', "for", "duration", "5 minutes"),
         ('for = ""', "for", "duration", ""),
         ('for = "90"', "for", "duration", "90"),
@@ -390,6 +391,12 @@ def test_a_syntax_error_tells_line_and_column_and_other_texts_are_still_checked(
 def test_syntax_errors_are_found_where_they_are(overlay: str, line: int, column: int) -> None:
     fault = fault_of(overlay)
     assert (fault.reason, fault.line, fault.column) == ("syntax", line, column)
+
+
+def test_texts_beyond_what_python_reads_are_refused_too() -> None:
+    assert fault_of(f"[rules.HighCPU]\nclear = 1{'0' * 9000}").reason == "syntax"
+    deep = "a = " + "[" * 9000 + "]" * 9000
+    assert fault_of(deep).problem == "nested too deeply"
 
 
 @pytest.mark.parametrize(

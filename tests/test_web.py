@@ -403,12 +403,12 @@ async def test_anything_else_is_refused(serve: Serve, header: bytes) -> None:
     assert TOKEN.encode() not in answer
 
 
-async def test_a_token_in_any_script_works(serve: Serve) -> None:
-    token = "合言葉は山と川です😀"
+@pytest.mark.parametrize("token", ["合言葉は山と川です😀", "not unicode \udcff\udc80"])
+async def test_a_token_of_any_bytes_works(serve: Serve, token: str) -> None:
     browser = await serve(token=token)
     answer = await browser.raw(
         b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer "
-        + token.encode()
+        + token.encode("utf-8", "surrogateescape")
         + b"\r\n\r\n"
     )
     assert answer.startswith(b"HTTP/1.1 200 ")
@@ -507,6 +507,13 @@ def test_a_million_guesses_take_no_more_memory_than_a_few() -> None:
     clock.now_s += 61
     failures.note("10.9.9.9")
     assert len(failures._by_address) == 1
+
+
+def test_half_a_surrogate_pair_is_just_another_wrong_token() -> None:
+    check = TokenCheck(TOKEN, AuthFailures())
+    assert not check.is_right("\ud800")
+    assert not check.is_right(TOKEN + "\ud800")
+    assert check.is_right(TOKEN)
 
 
 def test_an_empty_token_is_no_token() -> None:

@@ -185,6 +185,8 @@ def _refuse(reason: str, problem: str) -> NoReturn:
 def _shown(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, int) and abs(value) > 1e30:
+        return "a number of more than 30 digits"
     text = f'"{value}"' if isinstance(value, str) else str(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
@@ -273,7 +275,8 @@ class _Layer(NamedTuple):
         text = text.removeprefix("\ufeff")
         try:
             return cls(name, tomllib.loads(text), key_lines(text))
-        except tomllib.TOMLDecodeError as error:
+        except ValueError as error:
+            # Mostly a TOMLDecodeError; a number of thousands of digits is a plain ValueError.
             place = syntax_place(text, str(error))
             problem = f"not valid TOML: {place.problem}"
             fault = RuleFault(name, "", "", "syntax", problem, line=place.line, column=place.column)

@@ -32,6 +32,7 @@ from bot.storage.store import AlertingState, Decision, Store
 logger = logging.getLogger("comet.alert")
 
 CLOCKS_STORED_EVERY_S = 60.0
+FLIPS_PER_SLICE = 50
 
 
 class Alerting:
@@ -152,7 +153,9 @@ class Alerting:
             return
         incidents: dict[UUID, Incident] = {}
         items: list[OutboxItem] = []
-        for flip in step.flips:
+        for count, flip in enumerate(step.flips, start=1):
+            if count % FLIPS_PER_SLICE == 0:
+                await asyncio.sleep(0)
             known = incidents.get(flip.incident_id) or self.open.get(flip.incident_id)
             incident = self._incident(flip, known)
             incidents[flip.incident_id] = incident

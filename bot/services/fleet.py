@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import statistics
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -161,6 +161,25 @@ class Source:
         return max(0.0, (now - began).total_seconds()) / self.limit_s
 
 
+class _Details(Mapping[str, Detail]):
+    """Details of monitors, made when somebody asks: rules ask for few of thousands."""
+
+    def __init__(self, fleet: Fleet, keys: Mapping[str, object]) -> None:
+        self._fleet = fleet
+        self._keys = keys
+
+    def __getitem__(self, key: str) -> Detail:
+        if key not in self._keys:
+            raise KeyError(key)
+        return self._fleet.detail(self._fleet.monitors[key])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._keys)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+
 class Fleet:
     """All monitors of all Kumas. `new_id` makes the identifiers of status changes."""
 
@@ -301,14 +320,12 @@ class Fleet:
         missing: dict[str, float | None] = {}
         slowness: dict[str, float | None] = {}
         cert_days: dict[str, float | None] = {}
-        details: dict[str, Detail] = {}
         for key, monitor in self.monitors.items():
             source = self.sources.get(monitor.instance)
             if source is None or source.failing_since_at is not None or source.polls == 0:
                 continue
             reading = monitor.reading
             missing[key] = 0.0 if monitor.missing_since_at is None else 1.0
-            details[key] = self.detail(monitor)
             if reading is None:
                 continue
             value = _DOWN_VALUE.get(reading.status)
@@ -319,7 +336,8 @@ class Fleet:
             if reading.cert_days_remaining is not None:
                 cert_days[key] = reading.cert_days_remaining
         columns = (down, missing, slowness, cert_days)
-        return Observation(now, dict(zip(MONITOR_METRICS, columns, strict=True)), details)
+        values = dict(zip(MONITOR_METRICS, columns, strict=True))
+        return Observation(now, values, _Details(self, missing))
 
     def detail(self, monitor: FleetMonitor) -> Detail:
         identity, reading = monitor.identity, monitor.reading

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from itertools import accumulate, groupby, repeat
+from operator import add, itemgetter
 from uuid import UUID
 
 from bot.core.observation import Sample
@@ -251,26 +253,28 @@ def series(
     span = end_ms - start_ms
     if points < 1 or span < 1:
         return []
-    metric = _metric_number(db, name)
-    sums: dict[int, tuple[float, int]] = {}
     if span <= _ONE_BY_ONE_MS:
-        query, parameters = _points_query(db, name, metric, start_ms, end_ms)
-        if " UNION ALL " in query:
-            query += " ORDER BY at_ms"
-        rows = db.execute(query, parameters).fetchall()
-        return _average(rows, start_ms, span, points)
+        query, parameters = _points_query(db, name, start_ms, end_ms)
+        order = " ORDER BY at_ms" if " UNION ALL " in query else ""
+        rows = db.execute(
+            f"SELECT (at_ms - ?) * ? / ?, value FROM ({query}{order})",
+            (start_ms, points, span, *parameters),
+        ).fetchall()
+        return _points(_averages(rows), start_ms, span, points)
+    sums: dict[int, tuple[float, int]] = {}
     gaps = [(start_ms, end_ms)]
-    if span / points >= _HOURLY_SLOT_MS and metric is not None:
+    if span / points >= _HOURLY_SLOT_MS:
         hours = db.execute(
-            "SELECT hour, sum(avg_value * count), sum(count) FROM hourly "
-            "WHERE metric = ? AND hour >= ? AND hour < ? GROUP BY hour",
-            (metric, -(-start_ms // HOUR_MS), end_ms // HOUR_MS),
+            "SELECT hour, sum(avg_value * count), sum(count) FROM hourly WHERE metric = "
+            "(SELECT metric FROM metric_names WHERE name = ?) AND hour >= ? AND hour < ? "
+            "GROUP BY hour",
+            (clean(name), -(-start_ms // HOUR_MS), end_ms // HOUR_MS),
         ).fetchall()
         for hour, total, count in hours:
             _add(sums, (hour * HOUR_MS - start_ms) * points // span, total, count)
         gaps = _uncovered([hour for hour, _, _ in hours], start_ms, end_ms)
     for gap_start, gap_end in gaps:
-        query, parameters = _points_query(db, name, metric, gap_start, gap_end)
+        query, parameters = _points_query(db, name, gap_start, gap_end)
         slots = db.execute(
             f"SELECT (at_ms - ?) * ? / ? AS slot, sum(value), count(*) FROM ({query}) "
             "GROUP BY slot",
@@ -278,29 +282,32 @@ def series(
         )
         for slot, total, count in slots:
             _add(sums, slot, total, count)
-    return [
-        MetricPoint(from_ms(start_ms + slot * span // points), total / count)
-        for slot, (total, count) in sorted(sums.items())
-    ]
+    averages = {slot: total / count for slot, (total, count) in sorted(sums.items())}
+    return _points(averages, start_ms, span, points)
 
 
-def _average(
-    rows: Sequence[tuple[int, float]], start_ms: int, span: int, points: int
-) -> list[MetricPoint]:
-    found: list[MetricPoint] = []
-    current, total, count = -1, 0.0, 0
-    for at_ms, value in rows:
-        slot = (at_ms - start_ms) * points // span
-        if slot == current:
-            total += value
-            count += 1
-            continue
-        if count:
-            found.append(MetricPoint(from_ms(start_ms + current * span // points), total / count))
-        current, total, count = slot, value, 1
-    if count:
-        found.append(MetricPoint(from_ms(start_ms + current * span // points), total / count))
-    return found
+def _averages(rows: Sequence[tuple[int, float]]) -> dict[int, float]:
+    """Average by slot of (slot, value) in order; as a rule there is one value in each."""
+    found = dict(rows)
+    if len(found) == len(rows):
+        return found
+    return {
+        slot: sum(values := [value for _, value in group]) / len(values)
+        for slot, group in groupby(rows, key=itemgetter(0))
+    }
+
+
+def _points(averages: dict[int, float], start_ms: int, span: int, points: int) -> list[MetricPoint]:
+    """Points at the starts of their slots."""
+    times: Iterable[datetime]
+    if span % points == 0:
+        # Adding one step after another is ten times quicker than any other way to a time.
+        step = timedelta(milliseconds=span // points)
+        starts = list(accumulate(repeat(step, points), add, initial=from_ms(start_ms)))
+        times = [starts[slot] for slot in averages]
+    else:
+        times = [from_ms(start_ms + slot * span // points) for slot in averages]
+    return list(map(MetricPoint._make, zip(times, averages.values(), strict=True)))
 
 
 def _add(sums: dict[int, tuple[float, int]], slot: int, total: float, count: int) -> None:
@@ -323,7 +330,7 @@ def _uncovered(hours: Sequence[int], start_ms: int, end_ms: int) -> list[tuple[i
 
 def stats(db: sqlite3.Connection, name: str, start_ms: int, end_ms: int) -> MetricStats:
     """Average, extremes and interpolated percentiles of [start, end]."""
-    query, parameters = _points_query(db, name, _metric_number(db, name), start_ms, end_ms + 1)
+    query, parameters = _points_query(db, name, start_ms, end_ms + 1)
     count, mean, least, most = db.execute(
         f"SELECT count(*), avg(value), min(value), max(value) FROM ({query})", parameters
     ).fetchone()
@@ -350,7 +357,7 @@ def stats(db: sqlite3.Connection, name: str, start_ms: int, end_ms: int) -> Metr
 
 
 def _points_query(
-    db: sqlite3.Connection, name: str, metric: int | None, start_ms: int, end_ms: int
+    db: sqlite3.Connection, name: str, start_ms: int, end_ms: int
 ) -> tuple[str, tuple[object, ...]]:
     """(at_ms, value) of one metric; of the snapshots, only the column in question is read.
 
@@ -373,7 +380,8 @@ def _points_query(
             "AND extra IS NOT NULL AND json_extract(e.value, '$[0]') = ?"
         )
         parameters += (*keys, clean(name))
-    if metric is not None and _has_custom(db, metric, start_ms, end_ms):
+    metric = _reported(db, name, start_ms, end_ms)
+    if metric is not None:
         parts.append(
             "SELECT at_ms, value FROM custom_metrics WHERE metric = ? AND at_ms >= ? AND at_ms < ?"
         )
@@ -381,9 +389,16 @@ def _points_query(
     return " UNION ALL ".join(parts), tuple(parameters)
 
 
-def _has_custom(db: sqlite3.Connection, metric: int, start_ms: int, end_ms: int) -> bool:
-    query = "SELECT 1 FROM custom_metrics WHERE metric = ? AND at_ms >= ? AND at_ms < ? LIMIT 1"
-    return db.execute(query, (metric, start_ms, end_ms)).fetchone() is not None
+def _reported(db: sqlite3.Connection, name: str, start_ms: int, end_ms: int) -> int | None:
+    """The metric's number, if anybody reported it by name in that time."""
+    return _maybe_one(
+        db,
+        "SELECT metric FROM custom_metrics WHERE metric = "
+        "(SELECT metric FROM metric_names WHERE name = ?) AND at_ms >= ? AND at_ms < ? LIMIT 1",
+        clean(name),
+        start_ms,
+        end_ms,
+    )
 
 
 def roll_up(db: sqlite3.Connection, hour: int) -> list[tuple[int, str, float, float, float, int]]:
@@ -436,10 +451,6 @@ def _quanta(value: object, scale: int) -> int | None:
         return None
     quanta = round(number * scale)
     return quanta if -(2**63) <= quanta < 2**63 else None
-
-
-def _metric_number(db: sqlite3.Connection, name: str) -> int | None:
-    return _maybe_one(db, "SELECT metric FROM metric_names WHERE name = ?", clean(name))
 
 
 def _one(db: sqlite3.Connection, query: str, *parameters: object) -> int:

@@ -132,7 +132,7 @@ class TokenCheck:
     def __init__(self, token: str, failures: AuthFailures) -> None:
         if not token:
             raise ValueError("an empty token protects nothing")
-        self._digest = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+        self._digest = _digest(token)
         self._failures = failures
         self.is_good_cookie: Callable[[str], bool] | None = None
         """Set by whoever hands out the cookie; without it cookies mean nothing."""
@@ -162,12 +162,7 @@ class TokenCheck:
 
     def is_right(self, given: str) -> bool:
         """Is `given`, as a header or form brought it (any bytes), the token?"""
-        # aiohttp decodes headers with surrogateescape; this gives back the very bytes sent.
-        try:
-            raw = given.encode("utf-8", "surrogateescape")
-        except UnicodeEncodeError:
-            return False
-        return hmac.compare_digest(hashlib.sha256(raw).digest(), self._digest)
+        return hmac.compare_digest(_digest(given), self._digest)
 
     def _judge(self, request: web.Request) -> bool | None:
         """True: proven. False: tried and failed. None: nothing was shown."""
@@ -180,6 +175,16 @@ class TokenCheck:
             if cookie is not None:
                 return self.is_good_cookie(cookie)
         return None
+
+
+def _digest(text: str) -> bytes:
+    """Of the very bytes that were sent or set: aiohttp's headers and os.environ are decoded with
+    surrogateescape. Other halves of a pair, which a form may hold, stay distinct too."""
+    try:
+        raw = text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        raw = b"\xff" + text.encode("utf-8", "surrogatepass")
+    return hashlib.sha256(raw).digest()
 
 
 def _group(address: str) -> str:

@@ -1,7 +1,7 @@
 """`/metrics` for Prometheus. Every series begins with `comet_`; what is not known is not there.
 
 Two halves: what the process knows of itself, a hundred series or so, is a table of rows; what is
-known of the monitors, thousands of series, is kept as text until the fleet has changed.
+known of the monitors, thousands of series, is kept as text (monitor_text.py).
 
 A missing reading is an absent series, never 0 and never NaN. Units are base units: percent
 becomes a ratio of 0 to 1, milliseconds become seconds, megabytes bytes.
@@ -18,23 +18,16 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from operator import add
 from typing import Final
 
-from bot.core.observation import MonitorIdentity, MonitorStatus, Sample
+from bot.core.observation import Sample
 from bot.core.readings import READINGS, ReadingSpec, Unit
-from bot.services.fleet import Fleet, FleetMonitor
 from bot.services.parts import Parts
 from bot.web.health import DEAD_PERIODS, firing
+from bot.web.monitor_text import KUMA, MonitorText, encode, label_block
 
 TEXT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS_TYPE: Final = "application/openmetrics-text; version=1.0.0; charset=utf-8"
-
-# Not "instance": Prometheus gives every series it scrapes a label of that name for the process
-# it scraped, and would rename ours to "exported_instance".
-KUMA: Final = "kuma"
-
-_INFINITY = float("inf")
 
 _UNITS: dict[Unit, tuple[str, float, str]] = {
     Unit.PERCENT: ("_ratio", 100, "0 to 1"),
@@ -301,7 +294,7 @@ class RowText:
             for labels, value in row.read(look):
                 if value is None or not math.isfinite(value):
                     continue
-                block = _block(zip(row.labels, labels, strict=True)) if labels else ""
+                block = label_block(zip(row.labels, labels, strict=True)) if labels else ""
                 text.append(f"{name}{block} {value!r}\n")
             if len(text) == before + 1:
                 text.pop()
@@ -316,145 +309,6 @@ def _head(row: Row, openmetrics: bool) -> str:
     elif name.endswith("_info") and openmetrics:
         name, kind = name.removesuffix("_info"), "info"
     return f"# HELP {name} {row.about}\n# TYPE {name} {kind}\n"
-
-
-def _block(labels: Iterable[tuple[str, str]]) -> str:
-    return "{" + ",".join([f'{name}="{_escape(value)}"' for name, value in labels]) + "}"
-
-
-def _escape(value: str) -> str:
-    return value.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
-
-
-# -- what is known of the monitors ---------------------------------------------------------
-
-
-_UP, _DOWN, _UNKNOWN = b"1", b"0", b"4"
-_STATUS_VALUES = {
-    MonitorStatus.DOWN: _DOWN,
-    MonitorStatus.UP: _UP,
-    MonitorStatus.PENDING: b"2",
-    MonitorStatus.MAINTENANCE: b"3",
-    MonitorStatus.UNKNOWN: _UNKNOWN,
-}
-_FAMILIES = {
-    b"comet_monitor_status": (
-        b"how the monitor stands: 0 down, 1 up, 2 pending, 3 maintenance (as in Kuma), 4 unknown"
-    ),
-    b"comet_monitor_up": (
-        b"1 up, 0 down; absent while unknown, pending or in maintenance, so that its average"
-        b" over time is the uptime"
-    ),
-    b"comet_monitor_response_time_seconds": b"absent when nothing answered",
-    b"comet_monitor_cert_days_remaining": b"days until the certificate expires",
-}
-
-
-class _Numbers(dict[float, bytes]):
-    """Numbers as text, remembered: most response times come back with the next poll."""
-
-    def __init__(self, divisor: float) -> None:
-        self._divisor = divisor
-
-    def __missing__(self, number: float) -> bytes:
-        if len(self) >= 4096:
-            self.clear()
-        text = self[number] = repr(number / self._divisor).encode("ascii")
-        return text
-
-
-class MonitorText:
-    """The monitors' half of the page, kept until the fleet has changed.
-
-    Label blocks are kept for as long as a monitor's identity stays the same, so that a poll
-    costs formatting its values only.
-    """
-
-    def __init__(self) -> None:
-        self._seen: object = None
-        self._chunks: tuple[bytes, ...] = ()
-        self._identities: list[MonitorIdentity] = []
-        self._blocks: list[bytes] = []
-        self._seconds = _Numbers(1000)
-        self._days = _Numbers(1)
-
-    def render(self, fleet: Fleet) -> tuple[bytes, ...]:
-        """Chunks to be joined: whole lines, the same in Prometheus' text and in OpenMetrics."""
-        # What the revision may not tell: a source added or lost between two polls.
-        seen = (
-            fleet.revision,
-            len(fleet.monitors),
-            tuple((s.is_lost, s.last_good_at is None) for s in fleet.sources.values()),
-        )
-        if seen != self._seen:
-            self._chunks = self._write(fleet)
-            self._seen = seen
-        return self._chunks
-
-    def _write(self, fleet: Fleet) -> tuple[bytes, ...]:
-        monitors = list(fleet.monitors.values())
-        blocks = self._label_blocks(monitors)
-        # Until a Kuma has spoken in this run, what an earlier run stored is not known to hold.
-        heard = {s.instance for s in fleet.sources.values() if s.last_good_at is not None}
-        if {monitor.instance for monitor in monitors} <= heard:
-            up = MonitorStatus.UP
-            values = [_UP if m.status is up else _STATUS_VALUES[m.status] for m in monitors]
-        else:
-            values = [
-                _STATUS_VALUES[m.status] if m.instance in heard else _UNKNOWN for m in monitors
-            ]
-        statuses = list(map(add, blocks, values))
-        ups = [
-            line
-            for line, value in zip(statuses, values, strict=True)
-            if value is _UP or value is _DOWN
-        ]
-        seconds, days = self._seconds, self._days
-        times = [
-            block + seconds[value]
-            for block, monitor in zip(blocks, monitors, strict=True)
-            if (reading := monitor.reading) is not None
-            and (value := reading.response_time_ms) is not None
-            and 0 <= value < _INFINITY
-        ]
-        certificates = [
-            block + days[value]
-            for block, monitor in zip(blocks, monitors, strict=True)
-            if (reading := monitor.reading) is not None
-            and (value := reading.cert_days_remaining) is not None
-            and -_INFINITY < value < _INFINITY
-        ]
-        columns = zip(_FAMILIES, (statuses, ups, times, certificates), strict=True)
-        return tuple(chunk for name, lines in columns for chunk in _lines(name, lines))
-
-    def _label_blocks(self, monitors: list[FleetMonitor]) -> list[bytes]:
-        """One block per monitor, in the same order; kept ones where nobody came, went or changed.
-
-        Parsers share identities between polls, so comparing the lists is comparing pointers.
-        """
-        identities = [monitor.identity for monitor in monitors]
-        if identities != self._identities:
-            kept = {i.key: (i.name, b) for i, b in zip(self._identities, self._blocks, strict=True)}
-            blocks = []
-            for monitor in monitors:
-                name, block = kept.get(monitor.key, (None, b""))
-                blocks.append(block if name == monitor.identity.name else _label_block(monitor))
-            self._identities, self._blocks = identities, blocks
-        return self._blocks
-
-
-def _label_block(monitor: FleetMonitor) -> bytes:
-    monitor_id = monitor.key.removeprefix(f"{monitor.instance}:")
-    labels = ((KUMA, monitor.instance), ("id", monitor_id), ("name", monitor.identity.name))
-    return _encode(_block(labels) + " ")
-
-
-def _lines(name: bytes, lines: list[bytes]) -> tuple[bytes, ...]:
-    """One family. The name is what joins the lines, which is cheaper than putting it into each."""
-    if not lines:
-        return ()
-    head = b"# HELP %b %b\n# TYPE %b gauge\n%b" % (name, _FAMILIES[name], name, name)
-    return (head, (b"\n" + name).join(lines), b"\n")
 
 
 # -- the page ------------------------------------------------------------------------------
@@ -478,7 +332,7 @@ class Exposition:
     def render(self, accept: str = "") -> tuple[bytes, str]:
         """The page and its content type: OpenMetrics for who asks for it, else text 0.0.4."""
         openmetrics = "application/openmetrics-text" in accept
-        own = _encode(self._rows.render(self.look(), openmetrics=openmetrics))
+        own = encode(self._rows.render(self.look(), openmetrics=openmetrics))
         monitors = self._monitors.render(self._parts.fleet)
         if openmetrics:
             return b"".join((own, *monitors, b"# EOF\n")), OPENMETRICS_TYPE
@@ -494,8 +348,3 @@ class Exposition:
             if age_s >= DEAD_PERIODS * max(1.0, parts.choices.sample_interval_s):
                 sample = None
         return Look(parts, now, self._monotonic(), sample, self._version)
-
-
-def _encode(text: str) -> bytes:
-    """Half a surrogate pair, which JSON lets through, must not make the page unwritable."""
-    return text.encode("utf-8", "replace")

@@ -135,8 +135,12 @@ class WebServer:
     @property
     def url(self) -> str:
         """Where a browser on this machine finds it."""
+        return f"http://{self._address}"
+
+    @property
+    def _address(self) -> str:
         host = f"[{self._host}]" if ":" in self._host else self._host
-        return f"http://{host}:{self.port}"
+        return f"{host}:{self.port}"
 
     def auth_failures_1m(self) -> float:
         return self.failures.count_1m()
@@ -171,7 +175,6 @@ class WebServer:
             "access_log": None,
             "logger": quiet,
         }
-        address = f"{self._host}:{self._wanted_port}"
         try:
             server = await loop.create_server(
                 lambda: _Protocol(manager, **options),
@@ -181,8 +184,8 @@ class WebServer:
             )
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
-                raise WebPortTaken(address) from None
-            raise WebCannotListen(f"{address}: {error.strerror or error}") from None
+                raise WebPortTaken(self._address) from None
+            raise WebCannotListen(f"{self._address}: {error.strerror or error}") from None
         try:
             if self.token_check is None:
                 # A name means what the resolver says; only the socket says where it listens.

@@ -7,7 +7,7 @@ from datetime import datetime
 import discord
 
 from bot.core.observation import MonitorStatus
-from bot.discord_text import relative, shown_name
+from bot.discord_text import shown_name
 from bot.services.fleet import Fleet, FleetMonitor
 from bot.services.parts import Parts
 from cogs.embeds import (
@@ -66,7 +66,7 @@ def _field(fleet: Fleet, monitor: FleetMonitor, speech: Speech) -> str:
     if value_ms is not None and status is not MonitorStatus.UNKNOWN:
         text += f" ({speech.milliseconds(value_ms)})"
     if status is MonitorStatus.DOWN:
-        text += f"\n{relative(monitor.since_at)}"
+        text += f"\n{speech('details.since', at=speech.relative(monitor.since_at))}"
     return text
 
 
@@ -89,11 +89,7 @@ def summary(fleet: Fleet, speech: Speech) -> str:
 
 
 def _footer(fleet: Fleet, speech: Speech, now: datetime, number: int, count: int) -> str:
-    looked_at = oldest_look(fleet)
-    said = speech.clock(looked_at)
-    if looked_at is not None:
-        said += f" ({speech.ago((now - looked_at).total_seconds())})"
-    parts = [speech("dashboard.last_check", at=said)]
+    parts = [speech("dashboard.last_check", at=speech.age(oldest_look(fleet), now))]
     if count > 1:
         parts.append(speech("dashboard.page", page=number + 1, pages=count))
     return " · ".join(parts)
