@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -240,30 +241,30 @@ class App:
 
     async def _start_web(self) -> None:
         settings = self._settings
-        self._web = WebServer(
+        web = self._web = WebServer(
             self.parts,
             settings.web_host,
             settings.web_port,
             None if settings.web_token is None else settings.web_token.reveal(),
             self._bot,
         )
-        self._sources.auth_failures_1m = self._web.auth_failures_1m
-        await self._try_web()
-        if not self._web.is_running:
-            self.tasks.start("web", WEB_RETRY_S, self._try_web)
+        self._sources.auth_failures_1m = web.auth_failures_1m
+        await self._try_web(web)
+        if not web.is_running:
+            self.tasks.start("web", WEB_RETRY_S, partial(self._try_web, web))
 
-    async def _try_web(self) -> None:
+    async def _try_web(self, web: WebServer) -> None:
         """A taken port must not keep the bot from watching: say so, try again."""
-        if self._web.is_running:
+        if web.is_running:
             return
         try:
-            await self._web.start()
+            await web.start()
         except WebPortTaken as error:
             if not self._is_web_problem_said:
                 logger.error("%s", self._t("app.web_port_taken", address=str(error)))
                 self._is_web_problem_said = True
         else:
-            logger.info("%s", self._t("app.web", url=self._web.url))
+            logger.info("%s", self._t("app.web", url=web.url))
 
     def _start_beats(self) -> None:
         tasks = self.tasks

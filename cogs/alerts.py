@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import discord
@@ -52,7 +52,7 @@ def active_page(
     embed = discord.Embed(
         title=speech("alerts.title"),
         description=fitting(
-            [head, _looked(tasks, speech), *source_lines(fleet, now, speech)],
+            [head, _looked(tasks, speech, now), *source_lines(fleet, now, speech)],
             TROUBLE_LIMIT,
             speech,
         ),
@@ -66,13 +66,14 @@ def active_page(
     return Page(embed, number, count)
 
 
-def _looked(tasks: Tasks, speech: Speech) -> str:
+def _looked(tasks: Tasks, speech: Speech, now: datetime) -> str:
     """When the rules last looked at a whole sample, so that silence is not taken for health."""
     health = tasks.health.get(TASK_NAME)
     if health is None or health.last_success_s is None:
         return f"⚠️ {speech('alerts.never_evaluated')}"
     now_s = time.monotonic()
-    text = speech("alerts.evaluated", age=speech.ago(health.age_s(now_s)))
+    looked_at = now - timedelta(seconds=health.age_s(now_s))
+    text = speech("alerts.evaluated", age=speech.relative(looked_at))
     return f"⚠️ {text}" if health.lateness(now_s) >= LATE_PERIODS else text
 
 

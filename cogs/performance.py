@@ -78,6 +78,8 @@ def performance_embed(
         color=BLUE,
         timestamp=now,
     )
+    if sample is not None:
+        embed.set_footer(text=speech("performance.at", at=speech.age(sample.at, now)))
     if not viewer.is_operator:
         add_field(embed, speech("performance.bot"), _lines(PUBLIC, values, speech), inline=False)
         key = "performance.elsewhere" if has_operators else "performance.no_operators"
@@ -94,9 +96,9 @@ def performance_embed(
 def _age(sample: Sample | None, interval_s: float, speech: Speech, now: datetime) -> str:
     if sample is None:
         return speech("performance.no_sample")
-    age_s = (now - sample.at).total_seconds()
-    text = speech("performance.age", age=speech.ago(age_s))
-    return f"⚠️ {text}" if age_s > STALE_SAMPLES * interval_s else text
+    text = speech("performance.age", age=speech.relative(sample.at))
+    is_old = (now - sample.at).total_seconds() > STALE_SAMPLES * interval_s
+    return f"⚠️ {text}" if is_old else text
 
 
 def _lines(names: tuple[str, ...], values: Mapping[str, float | None], speech: Speech) -> str:

@@ -143,6 +143,7 @@ REFUSED = [
     ("SAMPLE_INTERVAL_S", "1_0", "integer"),
     ("SAMPLE_INTERVAL_S", "1.5", "integer"),
     ("UPTIME_KUMA_CHECK_INTERVAL_S", "-1", "integer"),
+    ("UPTIME_KUMA_WEBHOOK_TOKEN", "with blanks", "characters"),
     ("UPTIME_KUMA_TOTP_SECRET", "not base32!", "totp"),
     ("METRICS_RETENTION_DAYS", "0", "integer"),
     ("COMET_LOCALE", "fr", "choice"),

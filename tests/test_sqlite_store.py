@@ -66,7 +66,7 @@ async def store(path: Path) -> AsyncIterator[SqliteStore]:
     await store.close()
 
 
-async def fill(path: Path, samples: int = 50) -> None:
+async def fill(path: Path, samples: int = 8) -> None:
     store = SqliteStore(path)
     await store.open()
     for number in range(samples):

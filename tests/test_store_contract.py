@@ -332,6 +332,10 @@ async def test_series_average_equal_slots_and_leave_gaps_out(store: Store) -> No
         MetricPoint(NOW + 10 * SECOND, 30.0),
         MetricPoint(NOW + 30 * SECOND, 40.0),
     ]
+    thirds = await store.metric_series("cpu_usage", NOW, NOW + 40 * SECOND, 3)
+    assert [point.at - NOW for point in thirds] == [
+        timedelta(milliseconds=ms) for ms in (0, 26_666)
+    ]
     assert await store.metric_series("cpu_usage", NOW, NOW, 4) == []
     assert await store.metric_series("cpu_usage", NOW, NOW + HOUR, 0) == []
     assert await store.metric_series("nobody_reports_it", NOW, NOW + HOUR, 4) == []

@@ -112,7 +112,9 @@ def _status(fleet: Fleet, monitor: FleetMonitor, speech: Speech) -> str:
     status = fleet.status_of(monitor)
     text = speech.status(status)
     # After a start the stored status is not yet confirmed, so neither is its age.
-    return f"{text}\n{relative(monitor.since_at)}" if status is monitor.status else text
+    if status is not monitor.status:
+        return text
+    return f"{text}\n{speech('details.since', at=speech.relative(monitor.since_at))}"
 
 
 def _response(monitor: FleetMonitor, past: Past | StoreError, speech: Speech) -> str:
@@ -167,9 +169,3 @@ def _change(change: StatusChange, speech: Speech) -> str:
     if change.response_time_ms is not None and change.status is MonitorStatus.UP:
         text += f" ({speech.milliseconds(change.response_time_ms)})"
     return text
-
-
-def _last_look(fleet: Fleet, monitor: FleetMonitor, speech: Speech, now: datetime) -> str:
-    return (
-        f"{speech.clock(monitor.seen_at)} ({speech.ago((now - monitor.seen_at).total_seconds())})"
-    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import discord
 
@@ -71,7 +71,7 @@ def stats_embed(
     own = [
         _snapshots(parts, day, speech),
         _writes(parts.recorder, speech),
-        *_late_tasks(parts.tasks, speech),
+        *_late_tasks(parts.tasks, speech, now),
     ]
     add_field(embed, speech("stats.health"), "\n".join(own), inline=False)
     delivery = _deliveries(parts, viewer, speech)
@@ -132,7 +132,7 @@ def _sources(fleet: Fleet, speech: Speech, now: datetime) -> str:
     lines = []
     for source in fleet.sources.values():
         version = f" {as_code(source.version, 40)}" if source.version else ""
-        age = speech.ago(source.age_s(now))
+        age = speech.relative(source.last_good_at)
         line = f"Uptime Kuma {shown_name(source.instance, 60)}{version}: {age}"
         trouble = source_trouble(source, now, speech)
         if trouble is not None:
@@ -166,14 +166,14 @@ def _writes(recorder: Recorder, speech: Speech) -> str:
     return line
 
 
-def _late_tasks(tasks: Tasks, speech: Speech) -> list[str]:
+def _late_tasks(tasks: Tasks, speech: Speech, now: datetime) -> list[str]:
     """Background tasks without success for three of their periods; one line when there is none."""
     now_s = time.monotonic()
     late = [
         speech(
             "stats.late",
             name=shown_name(health.name, 60),
-            age=speech.ago(health.age_s(now_s)),
+            age=speech.relative(now - timedelta(seconds=health.age_s(now_s))),
         )
         for health in tasks.health.values()
         if health.lateness(now_s) >= LATE_PERIODS
