@@ -45,6 +45,8 @@ class CometBot(commands.AutoShardedBot):
     def __init__(
         self, parts: Parts, *, gateway: yarl.URL | None = None, sync_guild_ids: Sequence[int] = ()
     ) -> None:
+        # We never speak; a warning that speech would not work only worries people.
+        discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = False
         super().__init__(
             # Nobody's messages are read: the prefix exists because discord.py wants one.
             command_prefix=commands.when_mentioned,

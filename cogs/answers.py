@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import discord
+from discord import app_commands
 
 from bot.i18n import pick_locale
 from bot.storage.store import StoreError, StoreUnavailable
 from cogs.embeds import Speech, Viewer
 
 if TYPE_CHECKING:
-    pass
+    from bot.client import CometBot
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-Ask = discord.Interaction["CometBot"]
+Ask: TypeAlias = "discord.Interaction[CometBot]"
 
 NOBODY = discord.AllowedMentions.none()
 READ_TIMEOUT_S = 8.0
@@ -44,6 +46,20 @@ def speech_of(interaction: Ask) -> Speech:
 async def refuse(interaction: Ask, text: str) -> None:
     """Say no, or why not, to the one person who asked."""
     await interaction.response.send_message(text, ephemeral=True, allowed_mentions=NOBODY)
+
+
+@asynccontextmanager
+async def mishaps_told(interaction: Ask) -> AsyncIterator[None]:
+    """What goes wrong behind a button is said and logged as it is for a command.
+
+    discord.py would log it only, and leave the person with "thinking…" for good.
+    """
+    try:
+        yield
+    except Exception as error:
+        mishap = app_commands.AppCommandError(f"{type(error).__name__}: {error}")
+        mishap.__cause__ = error
+        await interaction.client.tree.on_error(interaction, mishap)
 
 
 async def from_store(reading: Awaitable[T]) -> T | StoreError:

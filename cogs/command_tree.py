@@ -227,7 +227,7 @@ def _name_of(interaction: discord.Interaction[Any]) -> str:
     command = interaction.command
     if command is not None:
         return command.qualified_name
-    data: Mapping[str, Any] = interaction.data or {}  # type: ignore[assignment]
+    data: Mapping[str, Any] = interaction.data or {}
     return str(data.get("name") or "?")
 
 

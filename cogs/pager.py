@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import discord
 
-from cogs.answers import NOBODY, speech_of, viewer_of
+from cogs.answers import NOBODY, Ask, mishaps_told, speech_of, viewer_of
 
 if TYPE_CHECKING:
     from bot.services.parts import Parts
     from cogs.embeds import Speech, Viewer
 
 Button = discord.ui.Button[discord.ui.View]
-Ask = discord.Interaction["CometBot"]
 
 TURNS = {"first": "⏮️", "back": "◀️", "again": "🔄", "next": "▶️", "last": "⏭️"}
 
@@ -108,10 +107,14 @@ class PageButton(discord.ui.DynamicItem[Button], template=template("none")):
             allowed_mentions=NOBODY,
         )
 
-    async def callback(self, interaction: Ask) -> None:
-        if not _is_own(interaction):
-            await self.answer(interaction, ephemeral=True, number=self.number)
-            return
+    async def callback(self, interaction: discord.Interaction[Any]) -> None:
+        async with mishaps_told(interaction):
+            if _is_own(interaction):
+                await self._turn(interaction)
+            else:
+                await self.answer(interaction, ephemeral=True, number=self.number)
+
+    async def _turn(self, interaction: Ask) -> None:
         page = self.draw(interaction.client.parts, viewer_of(interaction), self.number)
         await interaction.response.edit_message(
             embed=page.embed,

@@ -261,11 +261,11 @@ class House:
         self.bot = make_bot(
             self.parts, api_base_url=peer.api_url, gateway_url=peer.gateway_url, sync_guild_ids=()
         )
-        # discord.py waits two seconds for late guilds; here all come at once.
+        # Nobody here joins late: no need to wait for more guilds.
         self.bot._connection.guild_ready_timeout = 0.05
         self.delivery.use(ChannelNotifier(self.bot), is_webhook=False)
         self._talk = asyncio.create_task(run_bot(self.bot, peer.token))
-        await peer.wait_for(self._is_ready, 10)
+        await peer.wait_for(lambda: self._is_ready() and peer.commands.all(None), 10)
 
     def _is_ready(self) -> bool:
         assert self.bot is not None and self._talk is not None

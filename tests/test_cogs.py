@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import re
+import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
@@ -380,6 +381,18 @@ async def test_buttons_leave_nothing_in_the_clients_memory(stage: Stage) -> None
     store = stage.house.bot._connection._view_store
     assert not store._synced_message_views
     assert not store._views
+
+
+async def test_a_mishap_behind_a_button_is_said_and_not_left_thinking(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    result = await stage.run("status_dashboard")
+    # Loading an extension imports it anew, past what this file has imported.
+    monkeypatch.setattr(sys.modules["cogs.uptimekuma.dashboard"], "dashboard_page", None)
+    pressed = await stage.peer.press(result, "更新", stage.member, locale="en-US")
+    assert pressed.ephemeral
+    assert "did not work" in pressed.content
+    assert "TypeError" in caplog.text
 
 
 async def test_nobody_is_pinged_whatever_a_monitor_is_called(stage: Stage) -> None:

@@ -307,3 +307,20 @@ async def test_memory_lets_go_of_what_is_over() -> None:
     await delivery.beat()
     assert (delivery.cards, delivery.incidents, delivery.queued) == ({}, {}, {})
     assert delivery.told(incident.incident_id) == []
+
+
+@pytest.mark.parametrize("cut_at", range(1, 16))
+async def test_resolved_before_the_receipt_of_its_card_is_known(cut_at: int) -> None:
+    """The card may already have been read: then its recovery needs a reply, else it does not."""
+    world = World()
+    incident = make_incident()
+    fired = make_item(incident)
+    world.items[fired.outbox_id] = fired
+    await settle(process(world, [incident]), world, cut_at=cut_at)
+    was_seen = bool(world.messages)
+    resolved = make_item(incident, FlipKind.RESOLVED)
+    world.items[resolved.outbox_id] = resolved
+    assert await settle(process(world, [ended(incident)]), world)
+    assert [m["text"] for m in world.posted_cards] == ["✅ 1"]
+    assert len(world.replies) == was_seen
+    assert all(card.closed_at is not None for card in world.cards.values())

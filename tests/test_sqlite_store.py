@@ -315,11 +315,21 @@ def zeroes_inside(content: bytes) -> bytes:
     return content[:4096] + bytes(8192) + content[4096 + 8192 :]
 
 
+def cut_short_though_large(content: bytes) -> bytes:
+    """Too large to be checked page by page, so that only its length can tell."""
+    pages = 4000
+    header = bytearray(content[:4096])
+    header[28:32] = pages.to_bytes(4, "big")
+    return bytes(header) + content[4096:] + bytes(4096 * (pages - 1) - len(content))
+
+
 def a_text(content: bytes) -> bytes:
     return b"This is not a database.\n" * 100
 
 
-@pytest.mark.parametrize("damage", [garbage, cut_short, short_of_a_header, zeroes_inside, a_text])
+@pytest.mark.parametrize(
+    "damage", [garbage, cut_short, cut_short_though_large, short_of_a_header, zeroes_inside, a_text]
+)
 async def test_a_damaged_file_is_set_aside_and_work_goes_on(
     path: Path, damage: Callable[[bytes], bytes]
 ) -> None:
@@ -501,6 +511,24 @@ async def test_writes_do_not_wait_for_a_long_read(store: SqliteStore) -> None:
         await store.save_sample(sample(number))
     assert not reading.done()
     assert await reading == (3_000_000,)
+
+
+async def test_a_read_sees_one_state_however_many_queries_it_takes(store: SqliteStore) -> None:
+    await store.save_sample(sample())
+    count = "SELECT count(*) FROM samples"
+    seen = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def read_twice(db: sqlite3.Connection) -> tuple[int, int]:
+        before = db.execute(count).fetchone()[0]
+        loop.call_soon_threadsafe(seen.set)
+        time.sleep(0.1)
+        return before, db.execute(count).fetchone()[0]
+
+    reading = asyncio.create_task(store._read(read_twice))
+    await seen.wait()
+    await store.save_sample(sample(1))
+    assert await reading == (1, 1)
 
 
 # Killed

@@ -517,7 +517,7 @@ async def test_loading_brings_all_that_unfinished_cards_and_items_speak_of(store
     done, queued, on_card, in_queue_only = (incident(**gone) for _ in range(4))
     closed = card_of(done, closed_at=NOW)
     open_card = card_of(on_card, opened_at=NOW + SECOND)
-    touched = card_of(queued, closed_at=NOW)
+    touched = card_of(done, closed_at=NOW)
     shared = card_of(done, in_queue_only, closed_at=NOW, opened_at=NOW + 2 * SECOND)
     await store.record_decision(
         Decision(
@@ -752,7 +752,11 @@ async def test_uptime_outlives_the_polls_it_came_from(store: Store) -> None:
         if number == 100:
             del statuses["a:2"]
         await store.save_poll(
-            poll(start + number * MINUTE, statuses, times={"a:1": 20.0, "a:2": 40.0})
+            poll(
+                start + number * MINUTE,
+                statuses,
+                times={"a:1": float(number), "a:2": None if number % 3 else 40.0},
+            )
         )
     window = (start, start + 4 * HOUR)
     before = [await store.service_stats(*window, key) for key in ("a:1", "a:2", None)]

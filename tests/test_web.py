@@ -499,10 +499,10 @@ def test_a_million_guesses_take_no_more_memory_than_a_few() -> None:
         clock.now_s += 0.005
         failures.note(f"10.0.{number % 250}.{number // 250}")
         failures.note("192.0.2.1")
+        assert number < 9 or failures.wait_s("192.0.2.1") is not None
     assert len(failures._by_address) <= 100
     assert all(len(times) <= 10 for times in failures._by_address.values())
     assert len(failures._seconds) <= 61
-    assert failures.wait_s("192.0.2.1") is not None
     assert failures.count_1m() == 10_000.0
     clock.now_s += 61
     failures.note("10.9.9.9")

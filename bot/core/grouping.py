@@ -61,7 +61,12 @@ def plan_channel(
     by_incident = {
         incident_id: card.card_id for card in mine.values() for incident_id in card.incident_ids
     }
-    seen_before = {card.card_id for card in mine.values() if card.message_id is not None}
+    # An attempt without a receipt may have been seen too; who finds it was not drops the reply.
+    seen_before = {
+        card.card_id
+        for card in mine.values()
+        if card.message_id is not None or card.attempted_at is not None
+    }
     touched: dict[UUID, list[OutboxItem]] = {}
     homeless: dict[str, dict[UUID, list[OutboxItem]]] = {}
     for item in items:

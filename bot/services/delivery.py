@@ -281,13 +281,21 @@ class Delivery:
         orphans = [item for item in items if item.outbox_id not in settled_ids]
         if orphans:
             await self._settle((), orphans, OutboxStatus.DROPPED, "incident unknown")
+        fresh: set[UUID] = set()
         for work in plan.cards:
             try:
-                await self._send_card(notifier, destination, work, replying)
+                if await self._send_card(notifier, destination, work, replying):
+                    fresh.add(work.card.card_id)
             except DeliveryError as error:
                 if not await self._failed(destination, error, work.items):
                     return False
         for reply in plan.replies:
+            if reply.card.card_id in fresh:
+                # Nobody saw the card before; it says all there is to say.
+                card = self.cards[reply.card.card_id]
+                over = self._closed_if_over(card, [reply.item])
+                await self._settle((over,), [reply.item], OutboxStatus.DELIVERED)
+                continue
             try:
                 await self._send_reply(notifier, destination, reply)
             except DeliveryError as error:
@@ -302,8 +310,10 @@ class Delivery:
         destination: Destination,
         work: CardWork,
         replying: set[UUID],
-    ) -> None:
+    ) -> bool:
+        """True when the message is new in the channel."""
         card = work.card
+        is_new = False
         if card.message_id is not None:
             try:
                 await self._bounded(notifier.edit(destination, card.message_id, self._draw(card)))
@@ -313,9 +323,10 @@ class Delivery:
                 # Somebody deleted the message; what it told must still be read.
                 card = replace(card, message_id=None, attempted_at=None)
         if card.message_id is None:
-            card = await self._post_card(notifier, destination, card, work.items)
+            card, is_new = await self._post_card(notifier, destination, card, work.items)
         settled = [item for item in work.items if item.outbox_id not in replying]
         await self._settle((self._closed_if_over(card, settled),), settled, OutboxStatus.DELIVERED)
+        return is_new
 
     async def _post_card(
         self,
@@ -323,13 +334,14 @@ class Delivery:
         destination: Destination,
         card: Card,
         items: Sequence[OutboxItem],
-    ) -> Card:
+    ) -> tuple[Card, bool]:
+        """The card with its message, and whether that was posted just now or found."""
         if card.attempted_at is not None:
             found = await self._bounded(notifier.find_card(destination, card.marker))
             if found is not None:
                 card = replace(card, message_id=found)
                 await self._bounded(notifier.edit(destination, found, self._draw(card)))
-                return card
+                return card, False
         card = replace(card, attempted_at=self._now())
         await self._record((card,), [replace(item, card_id=card.card_id) for item in items])
         message = replace(self._draw(card), nonce=card.card_id.hex[:NONCE_LENGTH])
@@ -340,7 +352,7 @@ class Delivery:
                 # Surely not there: no need to look for it next time.
                 self.cards[card.card_id] = replace(card, attempted_at=None)
             raise
-        return replace(card, message_id=message_id)
+        return replace(card, message_id=message_id), True
 
     async def _send_reply(
         self, notifier: Notifier, destination: Destination, work: ReplyWork

@@ -75,14 +75,18 @@ class Recorder:
         return 0.0 if since is None else max(0.0, time.monotonic() - since)
 
     async def put(self, fact: Fact) -> bool:
-        """Store `fact` now (True) or keep it for later (False). Order of facts is kept."""
+        """Store `fact` now (True) or keep it for later (False). Order of facts is kept.
+
+        While the store refuses, nobody waits for its next refusal: facts queue up at once.
+        """
+        if self._failing_since_s is not None:
+            self._keep(fact)
+            return False
         async with self._lock:
             if self._waiting:
                 self._keep(fact)
                 return False
-            if await self._write(fact):
-                return True
-            return False
+            return await self._write(fact)
 
     async def drain(self) -> None:
         """Write what waits, as far as the store lets us. Called on a beat."""

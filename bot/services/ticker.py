@@ -15,6 +15,7 @@ from dataclasses import dataclass
 logger = logging.getLogger(__name__)
 
 MIN_ACTION_TIMEOUT_S = 30.0
+LEAST_PERIOD_S = 10.0
 
 
 @dataclass(slots=True)
@@ -36,8 +37,11 @@ class TaskHealth:
         return max(0.0, now_s - since)
 
     def lateness(self, now_s: float) -> float:
-        """Age of the last success in periods: 1 is on time, 3 and more is dead."""
-        return self.age_s(now_s) / max(self.period_s, 1.0)
+        """Age of the last success in periods: 1 is on time, 3 and more is dead.
+
+        A beat of a second may wait ten for an answer without being dead.
+        """
+        return self.age_s(now_s) / max(self.period_s, LEAST_PERIOD_S)
 
 
 class Tasks:

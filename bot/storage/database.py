@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -82,19 +83,29 @@ def connect(path: Path, *, busy_timeout_s: float, is_writer: bool) -> sqlite3.Co
             if db.execute("PRAGMA page_count").fetchone()[0] == 0:
                 # Must come before WAL. On any other file it would be a write without need.
                 db.execute("PRAGMA auto_vacuum = INCREMENTAL")
-            db.execute("PRAGMA journal_mode = WAL")
+            _switch_to_wal(db, busy_timeout_s)
             db.execute("PRAGMA synchronous = FULL")
             db.execute("PRAGMA foreign_keys = ON")
             db.execute("PRAGMA journal_size_limit = 16777216")
-            # A file we may only read opens without complaint; better to know now.
-            db.execute("BEGIN IMMEDIATE")
-            db.execute("ROLLBACK")
         else:
             db.execute("PRAGMA query_only = ON")
     except BaseException:
         db.close()
         raise
     return db
+
+
+def _switch_to_wal(db: sqlite3.Connection, timeout_s: float) -> None:
+    """SQLite does not wait by itself here when another process opens the same new file."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            db.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+        time.sleep(0.01)
 
 
 def prepare_file(path: Path) -> None:
@@ -134,7 +145,7 @@ def inspect_file(path: Path) -> None:
         has_wal = _size(path.with_name(path.name + "-wal")) > 0
     except OSError as error:
         raise from_os_error(error) from error
-    if size == 0:
+    if not header:
         return
     if len(header) < 100 or not header.startswith(_MAGIC):
         raise StoreCorrupt("not a SQLite file")

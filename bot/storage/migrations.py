@@ -88,8 +88,9 @@ def pending(db: sqlite3.Connection) -> list[Migration]:
 
 def ensure_ours(db: sqlite3.Connection) -> None:
     """Refuse a database of somebody else's, or of a newer program, before anything is written."""
-    application = int(db.execute("PRAGMA application_id").fetchone()[0])
+    # In this order: another process may commit the first migration in between.
     tables = int(db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])
+    application = int(db.execute("PRAGMA application_id").fetchone()[0])
     refuse_unless_ours(application, schema_number(db), is_empty=tables == 0)
 
 
@@ -106,7 +107,8 @@ def refuse_unless_ours(application: int, number: int, *, is_empty: bool) -> None
 def migrate(db: sqlite3.Connection) -> list[Migration]:
     """Apply what is pending; returns it. `db` must be in autocommit mode.
 
-    1. Take the write lock, so that two processes starting together do not both apply.
+    1. Take the write lock, so that two processes starting together do not both apply. This is
+       also where a file that we may only read is found out, even with nothing pending.
     2. Look again at what is pending: the other one may have been first.
     3. Run the statements, note the number, commit. Any error undoes that file altogether.
     """

@@ -178,13 +178,9 @@ class TokenCheck:
 
 
 def _digest(text: str) -> bytes:
-    """Of the very bytes that were sent or set: aiohttp's headers and os.environ are decoded with
-    surrogateescape. Other halves of a pair, which a form may hold, stay distinct too."""
-    try:
-        raw = text.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:
-        raw = b"\xff" + text.encode("utf-8", "surrogatepass")
-    return hashlib.sha256(raw).digest()
+    # Headers and environment alike keep bytes that are no UTF-8 as lone surrogates: equal bytes
+    # are equal text, and no text fails to encode.
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
 
 
 def _group(address: str) -> str:

@@ -85,9 +85,7 @@ def details_embed(
         lines = [f"{headline(i, speech)} · {relative(i.fired_at)}" for i in mine]
         text = fitting(lines, FIELD_VALUE_LIMIT, speech)
         add_field(embed, speech("details.incident"), text, inline=False)
-    embed.set_footer(
-        text=speech("dashboard.last_check", at=_last_look(fleet, monitor, speech, now))
-    )
+    embed.set_footer(text=speech("dashboard.last_check", at=speech.age(monitor.seen_at, now)))
     return embed
 
 

@@ -134,7 +134,7 @@ class MonitorSelect(discord.ui.DynamicItem[Select], template="comet:monitor"):
         assert isinstance(item, discord.ui.Select)
         return cls(item)
 
-    async def callback(self, interaction: Ask) -> None:
+    async def callback(self, interaction: discord.Interaction[Any]) -> None:
         found = by_text(interaction.client.parts.fleet, self.item.values[0])
         if len(found) == 1:
             await answer_details(interaction, found[0])

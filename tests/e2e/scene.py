@@ -40,8 +40,12 @@ class Scene:
         assert "✅" in answer.text, answer.text
 
     def cards(self, channel: Channel | None = None) -> list[StoredMessage]:
-        """Messages that are not replies."""
-        return [m for m in self.discord.messages(channel or self.alerts) if m.reply_to is None]
+        """Messages that are neither replies nor answers to commands."""
+        return [
+            message
+            for message in self.discord.messages(channel or self.alerts)
+            if message.reply_to is None and message.interaction is None
+        ]
 
     def replies(self, channel: Channel | None = None) -> list[StoredMessage]:
         return [m for m in self.discord.messages(channel or self.alerts) if m.reply_to is not None]
