@@ -153,7 +153,7 @@ async def _starts() -> tuple[float, float]:
 
 
 async def _until(condition: Callable[[], bool]) -> None:
-    while not condition():
+    while not condition():  # noqa: ASYNC110  (another process is watched)
         await asyncio.sleep(0.005)
 
 

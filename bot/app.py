@@ -28,8 +28,8 @@ from bot.services.command_stats import CommandStats
 from bot.services.delivery import Delivery
 from bot.services.fleet import MONITOR_METRICS, Fleet
 from bot.services.host_probe import HostProbe
-from bot.services.janitor import Janitor
 from bot.services.janitor import PERIOD_S as JANITOR_PERIOD_S
+from bot.services.janitor import Janitor
 from bot.services.kuma_client import KumaClient
 from bot.services.kuma_poller import KumaPoller
 from bot.services.loop_lag import LoopLag
@@ -102,7 +102,13 @@ class App:
         renderer = CardRenderer(self._translator, zone)
         self.delivery = Delivery(self.recorder, self.audience, renderer, now, uuid4)
         self.alerting = Alerting(
-            self.recorder, self.audience, self.delivery, renderer.describe, now, uuid4
+            self.recorder,
+            self.audience,
+            self.delivery,
+            renderer.describe,
+            now,
+            uuid4,
+            uptime_24h=self._uptime_24h,
         )
         self.tasks = Tasks()
         self.lag = LoopLag()
@@ -150,6 +156,11 @@ class App:
 
     async def _observe(self, observation: Observation, max_gap_s: float) -> None:
         await self.alerting.observe(observation, max_gap_s)
+
+    async def _uptime_24h(self, service_id: str) -> float | None:
+        now = self._clock.now()
+        stats = await self._store.service_stats(now - timedelta(hours=24), now, service_id)
+        return stats.uptime_ratio
 
     # -- starting -----------------------------------------------------------------------
 

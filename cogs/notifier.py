@@ -45,7 +45,7 @@ class ChannelNotifier:
             options["nonce"] = message.nonce
         if message.reply_to is not None:
             options["reference"] = discord.MessageReference(
-                message_id=int(message.reply_to), channel_id=channel.id, fail_if_not_exists=True
+                message_id=int(message.reply_to), channel_id=channel.id, fail_if_not_exists=False
             )
         async with _problems_told():
             try:

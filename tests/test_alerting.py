@@ -46,9 +46,7 @@ class Process:
         self.store = SqliteStore(path)
         self.recorder = Recorder(self.store)
         self.audience = Audience(["1"], has_only_webhook=False)
-        self.delivery = Delivery(
-            self.recorder, self.audience, Plain(), lambda: self.now, uuid4
-        )
+        self.delivery = Delivery(self.recorder, self.audience, Plain(), lambda: self.now, uuid4)
         self.alerting = Alerting(
             self.recorder, self.audience, self.delivery, describe, lambda: self.now, uuid4
         )
@@ -65,7 +63,9 @@ class Process:
 
     async def monitors(self, after_s: float = 10, **values: float) -> None:
         self.now += timedelta(seconds=after_s)
-        details = {key: {"name": key, "status": "down" if v >= 1 else "up"} for key, v in values.items()}
+        details = {
+            key: {"name": key, "status": "down" if v >= 1 else "up"} for key, v in values.items()
+        }
         await self.alerting.observe(Observation(self.now, {"monitor_down": values}, details))
 
 

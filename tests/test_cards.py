@@ -643,6 +643,8 @@ def test_cutting_is_visible_and_leaves_nothing_half() -> None:
     assert text.clip(r"ab\*cd", 4) == "ab…"
     assert text.clip("e\u0301" * 3, 4) == "e\u0301…"
     assert text.clip("x", 0) == ""
+    assert text.shown_name("\u200b" * 500 + "x") == "…", "what is left out is never silent"
+    assert text.shown_name("\u200b") == "—"
 
 
 @given(ANY_TEXT, st.integers(0, 60))

@@ -223,6 +223,7 @@ async def test_setup_saves_the_channel_with_the_servers_language(stage: Stage) -
     await stage.run("monitoring_setup", stage.admin, channel=stage.talk)
     [again] = await stage.house.store.guild_configs()
     assert (again.created_at, again.updated_at) == (NOW, stage.house.now)
+    assert stage.house.audience.configs == {again.guild_id: again}
     assert again.alert_channel_id == str(stage.talk.id)
 
 
@@ -285,6 +286,8 @@ async def test_setup_tells_open_incidents_and_moves_what_waits(stage: Stage) -> 
     told = "\n".join(m.text for m in stage.peer.messages(stage.alerts))
     assert "ブログ" in told
     assert "Shop" in told
+    await stage.peer.wait_for(lambda: not house.delivery.queued, 10)
+    assert list((await house.store.load_alerting()).outbox) == []
 
 
 async def test_setup_works_without_kuma_and_says_what_is_missing(tmp_path: Path) -> None:

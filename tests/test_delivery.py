@@ -159,9 +159,7 @@ def process(world: World, incidents: Sequence[Incident]) -> Delivery:
     """A process that has just started and taken up what the disk holds."""
     audience = Audience((), has_only_webhook=False)
     audience.configs["1"] = GuildConfig("1", "10", T0, T0)
-    delivery = Delivery(
-        Recorder(cast(Store, world)), audience, Plain(), lambda: world.now, uuid4
-    )
+    delivery = Delivery(Recorder(cast(Store, world)), audience, Plain(), lambda: world.now, uuid4)
     delivery.use(world, is_webhook=False)
     queued = [i for i in world.items.values() if i.status is OutboxStatus.QUEUED]
     delivery.restore(incidents, world.cards.values(), queued)

@@ -103,9 +103,7 @@ def test_later_flips_fold_into_the_open_storm_and_different_rules_do_not_mix() -
     by_card = {work.card.card_id: work for work in done.cards}
     assert late.incident_id in by_card[storm.card_id].card.incident_ids
     assert len(done.cards) == 2
-    closed_for_new = plan(
-        [item(late)], everyone, [storm], T0 + STORM_OPEN + timedelta(seconds=1)
-    )
+    closed_for_new = plan([item(late)], everyone, [storm], T0 + STORM_OPEN + timedelta(seconds=1))
     assert closed_for_new.cards[0].card.card_id != storm.card_id
 
 

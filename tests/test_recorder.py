@@ -1,4 +1,4 @@
-"""Facts reach the store in order, wait in bounded memory while it refuses, and are never in the way."""
+"""Facts reach the store in order and wait in bounded memory while it refuses."""
 
 from __future__ import annotations
 

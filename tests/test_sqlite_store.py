@@ -171,7 +171,7 @@ async def test_a_file_too_open_is_closed_and_a_stricter_one_left(
 async def test_a_strange_path_is_no_uri(tmp_path: Path) -> None:
     path = tmp_path / "a b?mode=memory#%41 日本" / "x.db"
     await fill(path, 1)
-    assert path.is_file()
+    assert query(path, "SELECT count(*) FROM samples") == [(1,)]
 
 
 async def test_relative_paths_start_at_the_working_directory() -> None:

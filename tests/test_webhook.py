@@ -50,7 +50,9 @@ async def problem_of(stage: Stage, *, edit: str | None = None) -> DeliveryProble
 
 
 async def test_it_posts_and_edits_without_pinging(stage: Stage) -> None:
-    loud = OutgoingMessage(content="@everyone", embeds=CARD.embeds)
+    guild = stage.channel.guild
+    assert guild is not None
+    loud = OutgoingMessage(content=f"@everyone <@{guild.owner.id}>", embeds=CARD.embeds)
     message_id = await stage.notifier.post(PLACE, loud)
     (message,) = stage.discord.messages(stage.channel)
     assert str(message.id) == message_id

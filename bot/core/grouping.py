@@ -11,7 +11,7 @@ from bot.core.alert import Ending, FlipKind
 from bot.core.incident import Card, Incident, OutboxItem
 
 STORM_SIZE = 3
-"""This many new incidents of one rule at once, or more than this within the window, share a card."""
+"""So many new incidents of one rule at once, or more in a minute, share a card."""
 
 STORM_WINDOW = timedelta(seconds=60)
 STORM_OPEN = timedelta(minutes=10)
@@ -140,19 +140,18 @@ def _replies(
     card: Card, items: Sequence[OutboxItem], incidents: Mapping[UUID, Incident]
 ) -> list[ReplyWork]:
     if card.is_storm:
-        ended = [incidents[i] for i in card.incident_ids if i in incidents]
+        all_of_it = [incidents[i] for i in card.incident_ids if i in incidents]
         resolved = [item for item in items if item.kind is FlipKind.RESOLVED]
-        if resolved and ended and all(i.resolved_at is not None for i in ended):
-            if any(i.ending is Ending.CLEARED for i in ended):
-                return [ReplyWork(card, resolved[-1])]
-        return []
+        is_over = bool(all_of_it) and all(i.resolved_at is not None for i in all_of_it)
+        is_recovery = any(i.ending is Ending.CLEARED for i in all_of_it)
+        return [ReplyWork(card, resolved[-1])] if resolved and is_over and is_recovery else []
     replies = []
     for item in items:
         incident = incidents.get(item.incident_id)
         if incident is None:
             continue
-        if item.kind is FlipKind.RESOLVED and incident.ending is Ending.CLEARED:
-            replies.append(ReplyWork(card, item))
-        elif item.kind is FlipKind.ESCALATED and incident.resolved_at is None:
+        is_recovery = item.kind is FlipKind.RESOLVED and incident.ending is Ending.CLEARED
+        is_worse = item.kind is FlipKind.ESCALATED and incident.resolved_at is None
+        if is_recovery or is_worse:
             replies.append(ReplyWork(card, item))
     return replies

@@ -13,7 +13,7 @@ from bot.core.rule import Severity
 
 @dataclass(frozen=True, slots=True)
 class Incident:
-    """One row of `alert_history`: from firing to its end. `message` is plain text for SQL readers."""
+    """One row of `alert_history`, from firing to its end; `message` is text for SQL readers."""
 
     incident_id: UUID
     rule_name: str

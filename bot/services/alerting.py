@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from uuid import UUID
@@ -27,12 +27,14 @@ from bot.core.rule import Rule
 from bot.services.audience import Audience
 from bot.services.delivery import Delivery
 from bot.services.recorder import Fact, FactKind, Recorder
-from bot.storage.store import AlertingState, Decision, Store
+from bot.storage.store import AlertingState, Decision, Store, StoreError
 
 logger = logging.getLogger("comet.alert")
 
 CLOCKS_STORED_EVERY_S = 60.0
 FLIPS_PER_SLICE = 50
+FLIPS_WITH_UPTIME = 5
+"""A mass recovery is one storm card, which has no room for the uptime of each."""
 
 
 class Alerting:
@@ -47,13 +49,16 @@ class Alerting:
         now: Callable[[], datetime],
         new_id: Callable[[], UUID],
         monotonic: Callable[[], float] = time.monotonic,
+        uptime_24h: Callable[[str], Awaitable[float | None]] | None = None,
     ) -> None:
+        """`uptime_24h` gives a monitor's uptime ratio of the last day, for the card of its end."""
         self._recorder = recorder
         self._audience = audience
         self._delivery = delivery
         self._describe = describe
         self._now = now
         self._new_id = new_id
+        self._uptime_24h = uptime_24h
         self._lock = asyncio.Lock()
         self._bound: BoundRules = bind(())
         self.rules: tuple[Rule, ...] = ()
@@ -158,6 +163,8 @@ class Alerting:
                 await asyncio.sleep(0)
             known = incidents.get(flip.incident_id) or self.open.get(flip.incident_id)
             incident = self._incident(flip, known)
+            if flip.kind is FlipKind.RESOLVED and count <= FLIPS_WITH_UPTIME:
+                incident = await self._with_uptime(incident)
             incidents[flip.incident_id] = incident
             items.extend(self._outbox(flip))
         await self._store(
@@ -222,6 +229,15 @@ class Alerting:
                 unknown_s=flip.unknown_s,
             )
         return replace(incident, message=self._describe(incident))
+
+    async def _with_uptime(self, incident: Incident) -> Incident:
+        if self._uptime_24h is None or incident.metric != "monitor_down":
+            return incident
+        try:
+            ratio = await self._uptime_24h(incident.subject)
+        except StoreError:
+            return incident
+        return replace(incident, detail={**incident.detail, "uptime_24h": ratio})
 
     def _outbox(self, flip: Flip) -> list[OutboxItem]:
         places = dict.fromkeys(self._delivery.told(flip.incident_id))

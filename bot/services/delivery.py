@@ -9,73 +9,29 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Protocol, TypeVar
 from uuid import UUID
 
-from bot.core.alert import FlipKind
 from bot.core.grouping import STORM_OPEN, CardWork, ReplyWork, plan_channel
 from bot.core.incident import Card, Incident, OutboxItem, OutboxStatus
 from bot.core.message import DeliveryError, DeliveryProblem, OutgoingMessage
-from bot.services.audience import WEBHOOK_CHANNEL, Audience, Destination
+from bot.services.audience import Audience, Destination
+from bot.services.fallback import Fallback
+from bot.services.notifier import Notifier, Renderer, bounded
 from bot.services.recorder import Fact, FactKind, Recorder
 from bot.storage.store import Receipt, Store
 
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
-SEND_TIMEOUT_S = 60.0
 BACKOFF_MIN_S = 1.0
 BACKOFF_MAX_S = 10.0
 BLOCKED_RETRY_S = 60.0
 NONCE_LENGTH = 25
-FALLBACK_DELAY_S = 60.0
 
 _BLOCKED = (DeliveryProblem.CHANNEL_GONE, DeliveryProblem.FORBIDDEN)
-
-
-class Notifier(Protocol):
-    """Sends to one kind of place. Raises DeliveryError."""
-
-    async def post(self, destination: Destination, message: OutgoingMessage) -> str:
-        """The id of the accepted message."""
-
-    async def edit(
-        self, destination: Destination, message_id: str, message: OutgoingMessage
-    ) -> None: ...
-
-    async def find_card(self, destination: Destination, marker: str) -> str | None:
-        """The id of our recent message that carries `marker`, or None."""
-
-    async def find_reply(
-        self, destination: Destination, message_id: str, symbol: str
-    ) -> str | None:
-        """The id of our own reply to `message_id` whose text begins with `symbol`, or None."""
-
-
-class Renderer(Protocol):
-    """Draws cards; see bot/cards.py."""
-
-    def card(
-        self, card: Card, incidents: Sequence[Incident], locale: str | None, now: datetime
-    ) -> OutgoingMessage: ...
-
-    def reply(
-        self,
-        card: Card,
-        incidents: Sequence[Incident],
-        kind: FlipKind,
-        locale: str | None,
-        now: datetime,
-    ) -> OutgoingMessage: ...
-
-    def fallback(
-        self, incidents: Sequence[Incident], locale: str | None, now: datetime
-    ) -> OutgoingMessage: ...
 
 
 @dataclass(slots=True)
@@ -116,7 +72,7 @@ class Delivery:
         self._notifiers: dict[bool, Notifier] = {}
         self._workers: dict[Destination, asyncio.Task[None]] = {}
         self._is_stopping = False
-        self._told_by_fallback: set[UUID] = set()
+        self._fallback = Fallback(renderer, now)
         self._places: dict[UUID, dict[Destination, None]] = {}
         self.incidents: dict[UUID, Incident] = {}
         self.cards: dict[UUID, Card] = {}
@@ -199,35 +155,8 @@ class Delivery:
         """Called on a beat: retries what is due, lets go of what is over."""
         self._let_go()
         self.wake()
-        await self._tell_by_fallback()
-
-    async def _tell_by_fallback(self) -> None:
-        """What a channel has not taken for a minute goes to the webhook too, at least once."""
-        webhook = self._notifiers.get(True)
-        if webhook is None or False not in self._notifiers:
-            return
-        now = self._now()
-        late = [
-            item
-            for item in self.queued.values()
-            if item.guild_id is not None
-            and item.flip_id not in self._told_by_fallback
-            and item.kind in (FlipKind.FIRED, FlipKind.RESOLVED)
-            and abs((now - item.created_at).total_seconds()) >= FALLBACK_DELAY_S
-        ]
-        incidents = {
-            i.incident_id: i for item in late if (i := self.incidents.get(item.incident_id))
-        }
-        if not incidents:
-            return
-        message = self._renderer.fallback(list(incidents.values()), None, now)
-        try:
-            await self._bounded(webhook.post(Destination(None, WEBHOOK_CHANNEL), message))
-        except DeliveryError as error:
-            logger.warning("the fallback webhook fails too: %s", error)
-            return
-        self._told_by_fallback.update(item.flip_id for item in late)
-        self.counts.by_fallback += len(incidents)
+        await self._fallback.tell(self._notifiers, self.queued, self.incidents)
+        self.counts.by_fallback = self._fallback.told
 
     async def stop(self, grace_s: float = 3.0) -> None:
         """Let what is being sent finish, for at most `grace_s`."""
@@ -316,7 +245,7 @@ class Delivery:
         is_new = False
         if card.message_id is not None:
             try:
-                await self._bounded(notifier.edit(destination, card.message_id, self._draw(card)))
+                await bounded(notifier.edit(destination, card.message_id, self._draw(card)))
             except DeliveryError as error:
                 if error.problem is not DeliveryProblem.MESSAGE_GONE:
                     raise
@@ -337,16 +266,16 @@ class Delivery:
     ) -> tuple[Card, bool]:
         """The card with its message, and whether that was posted just now or found."""
         if card.attempted_at is not None:
-            found = await self._bounded(notifier.find_card(destination, card.marker))
+            found = await bounded(notifier.find_card(destination, card.marker))
             if found is not None:
                 card = replace(card, message_id=found)
-                await self._bounded(notifier.edit(destination, found, self._draw(card)))
+                await bounded(notifier.edit(destination, found, self._draw(card)))
                 return card, False
         card = replace(card, attempted_at=self._now())
         await self._record((card,), [replace(item, card_id=card.card_id) for item in items])
         message = replace(self._draw(card), nonce=card.card_id.hex[:NONCE_LENGTH])
         try:
-            message_id = await self._bounded(notifier.post(destination, message))
+            message_id = await bounded(notifier.post(destination, message))
         except DeliveryError as error:
             if error.problem is not DeliveryProblem.UNCERTAIN:
                 # Surely not there: no need to look for it next time.
@@ -371,14 +300,12 @@ class Delivery:
         message_id: str | None = None
         if item.attempted_at is not None:
             symbol = (message.content or "")[:1]
-            message_id = await self._bounded(
-                notifier.find_reply(destination, card.message_id, symbol)
-            )
+            message_id = await bounded(notifier.find_reply(destination, card.message_id, symbol))
         if message_id is None:
             item = replace(item, attempted_at=self._now(), card_id=card.card_id)
             await self._record((), [item])
             try:
-                message_id = await self._bounded(notifier.post(destination, message))
+                message_id = await bounded(notifier.post(destination, message))
             except DeliveryError as error:
                 if error.problem is not DeliveryProblem.UNCERTAIN:
                     self.queued[item.outbox_id] = replace(item, attempted_at=None)
@@ -506,7 +433,6 @@ class Delivery:
             del self.cards[card.card_id]
         needed = {i for card in self.cards.values() for i in card.incident_ids}
         needed.update(item.incident_id for item in self.queued.values())
-        self._told_by_fallback &= {item.flip_id for item in self.queued.values()}
         for incident_id in [
             i
             for i, incident in self.incidents.items()
@@ -525,10 +451,3 @@ class Delivery:
             opened_at=self._now(),
             incident_ids=(item.incident_id,),
         )
-
-    async def _bounded(self, sending: Awaitable[T]) -> T:
-        try:
-            async with asyncio.timeout(SEND_TIMEOUT_S):
-                return await sending
-        except TimeoutError as error:
-            raise DeliveryError(DeliveryProblem.UNCERTAIN, "no answer") from error

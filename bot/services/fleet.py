@@ -195,7 +195,7 @@ class Fleet:
         return source
 
     def restore(self, known: Iterable[KnownMonitor]) -> None:
-        """Take up the monitors of an earlier run; what they are now is for the first poll to say."""
+        """Take up the monitors of an earlier run; how they are now the first poll will say."""
         for monitor in known:
             instance = monitor.identity.key.partition(":")[0]
             self.monitors[monitor.identity.key] = FleetMonitor(
@@ -218,7 +218,7 @@ class Fleet:
                 monitor.baseline.add(begin_s + position * step_s, value)
 
     def apply(self, report: KumaReport, now: datetime) -> list[StatusChange]:
-        """A complete look at one Kuma. Returns first sights and changes; absence becomes unknown."""
+        """A complete look at one Kuma. Returns first sights and changes; absent is unknown."""
         source = self.sources[report.instance]
         source.polls += 1
         source.last_try_at = source.last_good_at = now

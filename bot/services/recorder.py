@@ -40,7 +40,7 @@ class Fact:
 
 
 class Recorder:
-    """The only writer of the process. `put` never raises StoreError: what cannot be written waits."""
+    """The only writer of the process. `put` raises no StoreError: what is refused waits."""
 
     def __init__(
         self,

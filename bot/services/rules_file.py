@@ -30,9 +30,7 @@ KNOWN_METRICS: Collection[str] = (
 class RulesFile:
     """`load` at start, `check` on a beat. A bad file keeps the old rules and says why, once."""
 
-    def __init__(
-        self, path: Path, use: Callable[[Iterable[Rule]], Awaitable[None]]
-    ) -> None:
+    def __init__(self, path: Path, use: Callable[[Iterable[Rule]], Awaitable[None]]) -> None:
         self._path = path
         self._use = use
         self._stamp: tuple[int, int] | None = None

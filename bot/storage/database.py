@@ -134,14 +134,13 @@ def prepare_file(path: Path) -> None:
 
 
 def inspect_file(path: Path) -> None:
-    """Refuse, from its bytes alone, a file that is not ours, is too new or is visibly damaged.
+    """Refuse, from its first bytes alone, a file that is not ours, is too new or no database.
 
     Nothing is opened by SQLite here: even a clean close could change a file that has a WAL.
     """
     try:
         with path.open("rb") as file:
             header = file.read(100)
-        size = path.stat().st_size
         has_wal = _size(path.with_name(path.name + "-wal")) > 0
     except OSError as error:
         raise from_os_error(error) from error
@@ -149,12 +148,6 @@ def inspect_file(path: Path) -> None:
         return
     if len(header) < 100 or not header.startswith(_MAGIC):
         raise StoreCorrupt("not a SQLite file")
-    page_size = int.from_bytes(header[16:18], "big")
-    page_size = 65536 if page_size == 1 else page_size
-    pages = int.from_bytes(header[28:32], "big")
-    is_count_valid = header[24:28] == header[92:96]
-    if is_count_valid and not has_wal and size < pages * page_size:
-        raise StoreCorrupt(f"cut short: {size} of {pages * page_size} bytes")
     # An application_id of 0 may still be ours with its first migration in the WAL.
     application = int.from_bytes(header[68:72], "big")
     if application or not has_wal:

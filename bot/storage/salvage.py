@@ -25,9 +25,11 @@ def _read(path: Path) -> list[GuildConfig]:
     # and reads where a damaged WAL would be refused.
     for mode in ("mode=ro", "mode=ro&immutable=1"):
         found: list[GuildConfig] = []
-        with contextlib.suppress(sqlite3.Error, ValueError, TypeError, OSError):
-            with contextlib.closing(sqlite3.connect(f"file:{path}?{mode}", uri=True)) as db:
-                found.extend(to_guild_config(row) for row in db.execute(_CONFIGS))
+        with (
+            contextlib.suppress(sqlite3.Error, ValueError, TypeError, OSError),
+            contextlib.closing(sqlite3.connect(f"file:{path}?{mode}", uri=True)) as db,
+        ):
+            found.extend(to_guild_config(row) for row in db.execute(_CONFIGS))
         if found:
             return found
     return []

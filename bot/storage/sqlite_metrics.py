@@ -264,15 +264,7 @@ def series(
     sums: dict[int, tuple[float, int]] = {}
     gaps = [(start_ms, end_ms)]
     if span / points >= _HOURLY_SLOT_MS:
-        hours = db.execute(
-            "SELECT hour, sum(avg_value * count), sum(count) FROM hourly WHERE metric = "
-            "(SELECT metric FROM metric_names WHERE name = ?) AND hour >= ? AND hour < ? "
-            "GROUP BY hour",
-            (clean(name), -(-start_ms // HOUR_MS), end_ms // HOUR_MS),
-        ).fetchall()
-        for hour, total, count in hours:
-            _add(sums, (hour * HOUR_MS - start_ms) * points // span, total, count)
-        gaps = _uncovered([hour for hour, _, _ in hours], start_ms, end_ms)
+        sums, gaps = _rolled_up(db, name, start_ms, end_ms, points)
     for gap_start, gap_end in gaps:
         query, parameters = _points_query(db, name, gap_start, gap_end)
         slots = db.execute(
@@ -284,6 +276,29 @@ def series(
             _add(sums, slot, total, count)
     averages = {slot: total / count for slot, (total, count) in sorted(sums.items())}
     return _points(averages, start_ms, span, points)
+
+
+def _rolled_up(
+    db: sqlite3.Connection, name: str, start_ms: int, end_ms: int, points: int
+) -> tuple[dict[int, tuple[float, int]], list[tuple[int, int]]]:
+    """(sum, count) by slot of the hours rolled up, and the spans for which there are none."""
+    first, last = -(-start_ms // HOUR_MS), end_ms // HOUR_MS
+    source = (
+        "FROM hourly WHERE metric = (SELECT metric FROM metric_names WHERE name = ?) "
+        "AND hour >= ? AND hour < ?"
+    )
+    parameters = (clean(name), first, last)
+    rows = db.execute(
+        f"SELECT (hour * {HOUR_MS} - ?) * ? / ? AS slot, sum(avg_value * count), sum(count), "
+        f"count(DISTINCT hour) {source} GROUP BY slot",
+        (start_ms, points, end_ms - start_ms, *parameters),
+    ).fetchall()
+    sums = {slot: (total, count) for slot, total, count, _ in rows}
+    if sum(hours for _, _, _, hours in rows) == last - first:
+        edges = [(start_ms, first * HOUR_MS), (last * HOUR_MS, end_ms)]
+        return sums, [(start, end) for start, end in edges if start < end]
+    hours = db.execute(f"SELECT DISTINCT hour {source} ORDER BY hour", parameters)
+    return sums, _uncovered([hour for (hour,) in hours], start_ms, end_ms)
 
 
 def _averages(rows: Sequence[tuple[int, float]]) -> dict[int, float]:

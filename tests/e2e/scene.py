@@ -57,7 +57,9 @@ class Scene:
 
         def found() -> list[StoredMessage] | None:
             hits = [
-                card for card in self.cards() if title(card).startswith(symbol) and text in card.text
+                card
+                for card in self.cards()
+                if title(card).startswith(symbol) and text in card.text
             ]
             return hits if len(hits) >= count else None
 
@@ -79,7 +81,5 @@ def make_scene(discord: DiscordPeer, home: Path, **env: str) -> Scene:
     guild = discord.add_guild("HFS", locale="ja")
     alerts = guild.add_channel("alerts")
     admin = guild.add_user("admin", permissions=("administrator",))
-    bot = BotProcess(
-        home, {**discord.env(), "UPTIME_KUMA_CHECK_INTERVAL_S": str(PERIOD_S), **env}
-    )
+    bot = BotProcess(home, {**discord.env(), "UPTIME_KUMA_CHECK_INTERVAL_S": str(PERIOD_S), **env})
     return Scene(discord, bot, guild, alerts, admin)

@@ -80,9 +80,7 @@ async def test_killed_at_any_moment_nothing_is_lost_or_repeated(
     scene: Scene, discord: DiscordPeer, kuma: ReplayKuma, delay_s: float
 ) -> None:
     kuma.set_status("service 0003", DOWN)
-    await scene.bot.wait_rows(
-        "SELECT 1 FROM service_status_history WHERE status = 'down'"
-    )
+    await scene.bot.wait_rows("SELECT 1 FROM service_status_history WHERE status = 'down'")
     await asyncio.sleep(delay_s)
     await scene.bot.restart()
     await scene.wait_card("🔴", text="service 0003", timeout_s=30)

@@ -58,9 +58,7 @@ async def test_a_wrong_key_is_told_in_plain_words_without_the_key(
     tmp_path: Path, discord: DiscordPeer, kuma: ReplayKuma
 ) -> None:
     wrong = "uk9_" + "z" * 30
-    stage = make_scene(
-        discord, tmp_path, UPTIME_KUMA_URL=kuma.base_url, UPTIME_KUMA_API_KEY=wrong
-    )
+    stage = make_scene(discord, tmp_path, UPTIME_KUMA_URL=kuma.base_url, UPTIME_KUMA_API_KEY=wrong)
     async with stage.bot as bot:
         await stage.ready()
         await stage.choose_channel()

@@ -42,6 +42,7 @@ async def test_a_service_goes_off_and_on_and_discord_hears_of_both(tmp_path: Pat
             assert reply.reply_to == card.id
             assert reply.content.startswith("✅")
             assert reply.flags & 4096, "a recovery makes no noise"
+            assert "%" in card_after.text, "the uptime of the day"
 
             (row,) = bot.query(
                 "SELECT rule_name, severity, message, resolved, "
@@ -63,9 +64,8 @@ async def test_a_service_goes_off_and_on_and_discord_hears_of_both(tmp_path: Pat
 
 async def test_the_card_arrives_within_a_poll_and_a_second(tmp_path: Path) -> None:
     """Measured from the moment Kuma itself says so on /metrics, with a longer period."""
-    from tests.peers.kuma.replay import ReplayKuma
-
     from bot.core.observation import MonitorStatus
+    from tests.peers.kuma.replay import ReplayKuma
 
     period_s = 3
     async with ReplayKuma() as kuma, DiscordPeer() as discord:
