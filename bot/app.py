@@ -438,6 +438,7 @@ class App:
             await self._web.stop()
         with contextlib.suppress(StoreError, TimeoutError):
             async with asyncio.timeout(1.0):
+                await self.alerting.flush()
                 await self.recorder.drain()
         await self._exit.aclose()
         await self._store.close()

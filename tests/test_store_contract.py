@@ -172,6 +172,8 @@ def state_of(told: Incident, **changes: object) -> AlertState:
         clear_since_at=NOW,
         unknown_s=1.5,
         detail={"name": "API"},
+        hold_since_at=NOW,
+        terms={"metric": "monitor_down", "level": 1.0, "silent": False},
     )
     return replace(made, **changes)  # type: ignore[arg-type]
 

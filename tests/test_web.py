@@ -514,6 +514,7 @@ def test_half_a_surrogate_pair_is_just_another_wrong_token() -> None:
     assert not check.is_right("\ud800")
     assert not check.is_right(TOKEN + "\ud800")
     assert check.is_right(TOKEN)
+    assert not TokenCheck("\udcff" * 16, AuthFailures()).is_right("?" * 16)
 
 
 def test_an_empty_token_is_no_token() -> None:

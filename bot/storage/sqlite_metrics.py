@@ -290,11 +290,13 @@ def _rolled_up(
     parameters = (clean(name), first, last)
     rows = db.execute(
         f"SELECT (hour * {HOUR_MS} - ?) * ? / ? AS slot, sum(avg_value * count), sum(count), "
-        f"count(DISTINCT hour) {source} GROUP BY slot",
+        f"count(*), min(bot), max(bot) {source} GROUP BY slot",
         (start_ms, points, end_ms - start_ms, *parameters),
     ).fetchall()
-    sums = {slot: (total, count) for slot, total, count, _ in rows}
-    if sum(hours for _, _, _, hours in rows) == last - first:
+    sums = {slot: (total, count) for slot, total, count, *_ in rows}
+    # With one bot there is one row an hour, and a full number of rows leaves no hour out.
+    bots = {bot for _, _, _, _, *both in rows for bot in both}
+    if len(bots) == 1 and sum(row[3] for row in rows) == last - first:
         edges = [(start_ms, first * HOUR_MS), (last * HOUR_MS, end_ms)]
         return sums, [(start, end) for start, end in edges if start < end]
     hours = db.execute(f"SELECT DISTINCT hour {source} ORDER BY hour", parameters)

@@ -222,6 +222,8 @@ STATE_COLUMNS = (
     "clear_since_at",
     "unknown_s",
     "detail",
+    "hold_since_at",
+    "terms",
 )
 
 
@@ -241,6 +243,8 @@ def state_row(state: AlertState) -> Row:
         maybe_exact(state.clear_since_at),
         finite(state.unknown_s) or 0.0,
         json_text(state.detail),
+        maybe_exact(state.hold_since_at),
+        json_text(state.terms),
     )
 
 
@@ -260,6 +264,8 @@ def to_state(row: Sequence[object]) -> AlertState:
         clear_since_at=maybe_time(row[11]),
         unknown_s=_float(row[12]),
         detail=detail_of(row[13]),
+        hold_since_at=maybe_time(row[14]),
+        terms=detail_of(row[15]),
     )
 
 

@@ -58,6 +58,8 @@ CREATE TABLE alert_states (
     clear_since_at TEXT,
     unknown_s REAL NOT NULL DEFAULT 0,
     detail TEXT NOT NULL DEFAULT '{}',
+    hold_since_at TEXT,
+    terms TEXT NOT NULL DEFAULT '{}',
     PRIMARY KEY (rule_name, subject)
 ) WITHOUT ROWID;
 
