@@ -16,8 +16,17 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from bot.core.alert import AlertKey, AlertState, Observation, Step, evaluate, evaluate_slices
+from bot.core.alert import (
+    AlertKey,
+    AlertState,
+    Observation,
+    Step,
+)
 from bot.core.bound import BoundRules, bind
+from bot.core.engine import (
+    evaluate,
+    evaluate_slices,
+)
 from bot.core.rule import Comparison, Rule, Severity
 
 RUNS = 7

@@ -18,9 +18,11 @@ from uuid import uuid4
 import aiohttp
 import pytz
 
+from bot import __version__
 from bot.cards import CardRenderer
 from bot.core.alert import Observation
 from bot.i18n import Translator
+from bot.redaction import Redactor
 from bot.services.alerting import Alerting
 from bot.services.audience import Audience
 from bot.services.clock import Clock
@@ -29,7 +31,7 @@ from bot.services.delivery import Delivery
 from bot.services.fleet import MONITOR_METRICS, Fleet
 from bot.services.host_probe import HostProbe
 from bot.services.janitor import PERIOD_S as JANITOR_PERIOD_S
-from bot.services.janitor import Janitor
+from bot.services.janitor import Janitor, retention
 from bot.services.kuma_client import KumaClient
 from bot.services.kuma_poller import KumaPoller
 from bot.services.loop_lag import LoopLag
@@ -41,8 +43,15 @@ from bot.services.ticker import Tasks
 from bot.settings import Settings
 from bot.storage.salvage import salvage_configs
 from bot.storage.sqlite import SqliteStore
-from bot.storage.store import Receipt, Store, StoreCorrupt, StoreError, StoreUnavailable
-from bot.web.server import WebPortTaken, WebServer
+from bot.storage.store import (
+    Receipt,
+    ServiceStats,
+    Store,
+    StoreCorrupt,
+    StoreError,
+    StoreUnavailable,
+)
+from bot.web.server import WebCannotListen, WebServer
 from bot.webhook import WebhookNotifier
 
 if TYPE_CHECKING:
@@ -58,12 +67,10 @@ WEB_RETRY_S = 30.0
 
 OPEN_PATIENCE_S = 60.0
 OPEN_RETRY_S = 2.0
-BUSY_TIMEOUT_S = 2.0
+BUSY_TIMEOUT_S = 1.0
 SWITCH_INTERVAL_S = 0.001
 SET_ASIDE_SAID_S = 600.0
 DELIVERY_GRACE_S = 2.5
-ALERT_RETENTION = timedelta(days=400)
-POLL_RETENTION = timedelta(hours=48)
 
 
 class App:
@@ -108,7 +115,7 @@ class App:
             renderer.describe,
             now,
             uuid4,
-            uptime_24h=self._uptime_24h,
+            stats_24h=self._stats_24h,
         )
         self.tasks = Tasks()
         self.lag = LoopLag()
@@ -157,10 +164,9 @@ class App:
     async def _observe(self, observation: Observation, max_gap_s: float) -> None:
         await self.alerting.observe(observation, max_gap_s)
 
-    async def _uptime_24h(self, service_id: str) -> float | None:
+    async def _stats_24h(self, service_id: str) -> ServiceStats:
         now = self._clock.now()
-        stats = await self._store.service_stats(now - timedelta(hours=24), now, service_id)
-        return stats.uptime_ratio
+        return await self._store.service_stats(now - timedelta(hours=24), now, service_id)
 
     # -- starting -----------------------------------------------------------------------
 
@@ -258,6 +264,8 @@ class App:
             settings.web_port,
             None if settings.web_token is None else settings.web_token.reveal(),
             self._bot,
+            version=__version__,
+            redact=Redactor(settings.secrets()).redact,
         )
         self._sources.auth_failures_1m = web.auth_failures_1m
         await self._try_web(web)
@@ -270,7 +278,7 @@ class App:
             return
         try:
             await web.start()
-        except WebPortTaken as error:
+        except WebCannotListen as error:
             if not self._is_web_problem_said:
                 logger.error("%s", self._t("app.web_port_taken", address=str(error)))
                 self._is_web_problem_said = True
@@ -286,18 +294,13 @@ class App:
             tasks.start(f"kuma:{poller.instance}", poller.tick_s, poller.tick)
         tasks.start("rules", CHECK_PERIOD_S, self.rules_file.check)
         settings = self._settings
-        keep = {
-            "samples": timedelta(days=settings.metrics_retention_days),
-            "metrics": timedelta(days=settings.metrics_retention_days),
-            "metrics_raw": timedelta(days=settings.metrics_retention_days),
-            "metrics_hourly": timedelta(days=settings.hourly_retention_days),
-            "alerts": ALERT_RETENTION,
-            "services": ALERT_RETENTION,
-            "polls": POLL_RETENTION,
-            "conversations": timedelta(days=settings.conversation_retention_days),
-            "music": timedelta(days=settings.music_retention_days),
-            "bot_logs": timedelta(days=settings.bot_log_retention_days),
-        }
+        keep = retention(
+            metrics_days=settings.metrics_retention_days,
+            hourly_days=settings.hourly_retention_days,
+            conversation_days=settings.conversation_retention_days,
+            music_days=settings.music_retention_days,
+            log_days=settings.bot_log_retention_days,
+        )
         janitor = Janitor(
             self._store, self.recorder, self.fleet, self.alerting, keep, self._clock.now
         )
@@ -364,14 +367,9 @@ class App:
         try:
             await self.start()
         except StoreError as error:
-            logger.critical(
-                "%s",
-                self._t(
-                    f"store.{error.reason}",
-                    path=self._settings.sqlite_db_path,
-                    detail=error.detail,
-                ),
-            )
+            path = self._settings.sqlite_db_path
+            said = self._t(f"store.{error.reason}", path=path, detail=error.detail)
+            logger.critical("%s", said)
             await self.stop()
             return EXIT_FAILED
         except BaseException:
@@ -403,13 +401,8 @@ class App:
     def _say_what_runs(self) -> None:
         """In plain words: what this process does now, and what to set next."""
         settings = self._settings
-        lines = [
-            self._t(
-                "app.samples",
-                interval_s=settings.sample_interval_s,
-                path=settings.sqlite_db_path,
-            )
-        ]
+        path, interval_s = settings.sqlite_db_path, settings.sample_interval_s
+        lines = [self._t("app.samples", interval_s=interval_s, path=path)]
         if settings.discord_token is None:
             webhook = settings.discord_fallback_webhook_url is not None
             lines.append(self._t("app.no_discord_webhook" if webhook else "app.no_discord"))

@@ -214,7 +214,6 @@ class CometBot(commands.AutoShardedBot):
         await self._catch_up()
 
     async def on_guild_join(self, guild: discord.Guild) -> None:
-        self._sync.hurry()
         await self._note_guilds()
 
     async def on_guild_remove(self, guild: discord.Guild) -> None:
@@ -245,6 +244,7 @@ class CometBot(commands.AutoShardedBot):
         joined = frozenset(str(guild.id) for guild in self.guilds)
         if joined != self.parts.audience.joined_guild_ids:
             self.parts.audience.joined_guild_ids = joined
+            self._sync.hurry()
             await self.parts.alerting.tell_newcomers()
 
 

@@ -22,12 +22,14 @@ from bot.core.alert import (
     Observation,
     Phase,
     Step,
+)
+from bot.core.bound import bind
+from bot.core.engine import (
     evaluate,
     evaluate_slices,
     reconcile,
     retire,
 )
-from bot.core.bound import bind
 from bot.core.rule import Comparison, Rule, Scope, Severity
 
 START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)

@@ -30,11 +30,13 @@ from bot.core.alert import (
     Observation,
     Phase,
     Step,
+)
+from bot.core.bound import bind
+from bot.core.engine import (
     evaluate,
     reconcile,
     retire,
 )
-from bot.core.bound import bind
 from bot.core.rule import Comparison, Rule, Severity, fingerprint
 
 START = datetime(2026, 3, 1, tzinfo=UTC)

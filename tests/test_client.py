@@ -458,6 +458,21 @@ async def test_a_sync_that_fails_is_tried_again_and_nothing_else_waits(
             await peer.wait_for(lambda: peer.stats.command_syncs)
 
 
+async def test_commands_reach_a_guild_as_soon_as_it_is_joined() -> None:
+    async with DiscordPeer() as peer:
+        home, later = peer.add_guild("HFS"), peer.add_guild("later")
+        channel = home.add_channel("alerts")
+        peer.remove_guild(later)
+        async with started(peer, home, channel, sync_guild_ids=[later.id]) as made:
+            await made.connected()
+            await peer.wait_for(lambda: list(peer.requests_to("GET", "/commands")))
+            await asyncio.sleep(0.2)
+            assert not peer.stats.command_syncs
+            peer.world.guilds[later.id] = later
+            peer.gateway.guild_create(later)
+            await peer.wait_for(lambda: peer.stats.command_syncs, 3)
+
+
 async def test_commands_are_measured_from_receipt_to_completion(stage: Stage) -> None:
     await stage.ask(stage.guild.owner, "fine")
     await stage.discord.wait_for(lambda: stage.parts.commands.count == 1)

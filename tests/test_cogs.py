@@ -233,10 +233,7 @@ async def test_setup_saves_the_channel_with_the_servers_language(stage: Stage) -
         ("view_channel", "チャンネルを見る", "View Channel"),
         ("send_messages", "メッセージを送信", "Send Messages"),
         ("embed_links", "埋め込みリンク", "Embed Links"),
-        ("attach_files", "ファイルを添付", "Attach Files"),
         ("read_message_history", "メッセージ履歴を読む", "Read Message History"),
-        ("create_public_threads", "公開スレッドを作成", "Create Public Threads"),
-        ("send_messages_in_threads", "スレッドでメッセージを送信", "Send Messages in Threads"),
     ],
 )
 async def test_setup_names_a_missing_permission_and_saves_nothing(
@@ -252,6 +249,34 @@ async def test_setup_names_a_missing_permission_and_saves_nothing(
         assert re.findall(r"• (.+)", result.content) == [word]
     assert await stage.house.store.guild_configs() == []
     assert stage.house.audience.configs == {}
+
+
+async def test_setup_goes_on_without_what_only_charts_and_threads_need(stage: Stage) -> None:
+    stage.peer.set_bot_permissions(stage.alerts, deny=["attach_files", "create_public_threads"])
+    await asyncio.sleep(0.05)
+    result = await stage.run("monitoring_setup", stage.admin, locale="en-US", channel=stage.alerts)
+    assert "Attach Files, Create Public Threads" in result.text
+    assert len(await stage.house.store.guild_configs()) == 1
+
+
+@pytest.mark.parametrize(
+    ("guild_locale", "own_locale", "expected"),
+    [("ja", "en-US", "ja"), ("fr", "ja", "en"), ("en-US", "ja", "ja"), ("en-US", "en-GB", "en")],
+)
+async def test_a_guild_that_cannot_choose_a_language_speaks_its_admins(
+    stage: Stage, guild_locale: str, own_locale: str, expected: str
+) -> None:
+    await stage.peer.command(
+        stage.guild,
+        stage.talk,
+        stage.admin,
+        "monitoring_setup",
+        {"channel": stage.alerts},
+        locale=own_locale,
+        guild_locale=guild_locale,
+    )
+    [config] = await stage.house.store.guild_configs()
+    assert config.locale == expected
 
 
 async def test_setup_refuses_who_may_not_manage_the_server_even_if_discord_lets_them(
@@ -286,8 +311,10 @@ async def test_setup_tells_open_incidents_and_moves_what_waits(stage: Stage) -> 
     told = "\n".join(m.text for m in stage.peer.messages(stage.alerts))
     assert "ブログ" in told
     assert "Shop" in told
-    await stage.peer.wait_for(lambda: not house.delivery.queued, 10)
-    assert list((await house.store.load_alerting()).outbox) == []
+    async with asyncio.timeout(10):
+        while (await house.store.load_alerting()).outbox:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    assert not house.delivery.queued
 
 
 async def test_setup_works_without_kuma_and_says_what_is_missing(tmp_path: Path) -> None:
@@ -304,7 +331,7 @@ async def test_setup_works_without_kuma_and_says_what_is_missing(tmp_path: Path)
             assert "UPTIME_KUMA_URL" in result.text
             assert "OPERATOR_GUILD_IDS" in result.text
             [config] = await house.store.guild_configs()
-            assert config.locale == "en"
+            assert config.locale == "ja"
         finally:
             await house.close()
 

@@ -18,7 +18,7 @@ from bot.core.observation import KumaReport, MonitorStatus, PollProblem, Sample
 from bot.core.readings import READINGS
 from bot.i18n import supported, texts
 from bot.services.audience import Destination
-from bot.services.delivery import ChannelHealth
+from bot.services.channel_health import ChannelHealth
 from bot.services.fleet import Fleet
 from bot.services.sampler import TASK_NAME
 from bot.services.ticker import TaskHealth, Tasks
@@ -330,6 +330,13 @@ def test_what_is_not_known_of_a_monitor_is_unknown() -> None:
     assert "0" not in field_of(embed, "Response time")
 
 
+def test_an_invalid_certificate_is_called_so_and_where_none_can_be_none_is_asked_for() -> None:
+    broken = reading("kuma:1", "a", cert_days_remaining=90.0, cert_is_valid=False)
+    assert field_of(details(make_fleet([broken])), "証明書") == "⚠️ 無効"
+    ping = reading("kuma:1", "a", monitor_type="ping")
+    assert "証明書" not in text_of(details(make_fleet([ping])))
+
+
 def test_an_uptime_that_never_went_unseen_says_nothing_of_unknown() -> None:
     embed = details(make_fleet([FULL]), past=past_of(unknown_s=0.0, down_s=0.0, up_s=86400.0))
     assert field_of(embed, "稼働率 (24時間)").splitlines()[0] == "100%"
@@ -596,7 +603,8 @@ def test_performance_shows_host_in_percent_and_bot_in_megabytes() -> None:
 
 @pytest.mark.parametrize("broken", [None, math.nan, math.inf])
 def test_readings_that_could_not_be_taken_are_unknown(broken: float | None) -> None:
-    embed = performance(sample(cpu_usage=broken, ping_gateway=broken), "en")
+    embed = performance(sample(cpu_usage=broken, ping_gateway=broken, memory_rss=broken), "en")
+    assert "Bot memory (RSS): **unknown**" in field_of(embed, "🤖 Bot")
     assert "CPU usage: **unknown**" in field_of(embed, "🖥️ Machine")
     assert "Gateway latency: **unknown**" in field_of(embed, "💬 Discord")
     assert "nan" not in text_of(embed).lower()

@@ -358,12 +358,14 @@ async def test_sharded_clients_are_served_by_shard(
         intents=discord.Intents.default(), shard_count=1, guild_ready_timeout=0.05
     )
     task = asyncio.create_task(client.start(peer.token))
-    await peer.wait_for(lambda: client.get_guild(guild.id), 10)
-    assert peer.stats.identify_payloads[0]["shard"] == [0, 1]
-    assert not peer.requests_to("GET", "/gateway/bot")
-    await client.wait_until_ready()
-    await client.close()
-    await asyncio.gather(task, return_exceptions=True)
+    try:
+        await peer.wait_for(lambda: client.get_guild(guild.id), 10)
+        assert peer.stats.identify_payloads[0]["shard"] == [0, 1]
+        assert not peer.requests_to("GET", "/gateway/bot")
+        await client.wait_until_ready()
+    finally:
+        await client.close()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 # Commands and interactions
@@ -580,12 +582,13 @@ async def test_raw_bodies_that_discord_py_would_never_send_are_refused(
     button = {"type": 2, "style": 1, "label": "x", "custom_id": "c"}
     row = {"type": 1, "components": [button]}
     select = {"type": 3, "custom_id": "s", "options": [{"label": "x", "value": "x"}]}
+    six_rows = [in_row({**button, "custom_id": f"c{index}"})[0] for index in range(6)]
     bad: list[dict[str, Any]] = [
         {"embeds": [{"title": "x", "color": 0x1000000}]},
         {"embeds": [{"title": "x", "timestamp": "yesterday"}]},
         {"embeds": [{"title": 5}]},
         {"embeds": [{"title": "x"}] * 11},
-        {"content": "x", "components": [row] * 6},
+        {"content": "x", "components": six_rows},
         {"content": "x", "components": [{"type": 1, "components": [button] * 6}]},
         {"content": "x", "components": [{"type": 1, "components": [button, select]}]},
         {"content": "x", "components": in_row({**button, "label": "x" * 81})},
@@ -673,7 +676,14 @@ BAD_COMMANDS: dict[str, dict[str, Any]] = {
                 "type": 2,
                 "name": "b",
                 "description": "x",
-                "options": [{"type": 2, "name": "c", "description": "x", "options": []}],
+                "options": [
+                    {
+                        "type": 2,
+                        "name": "c",
+                        "description": "x",
+                        "options": [{"type": 1, "name": "d", "description": "x"}],
+                    }
+                ],
             }
         ],
     },

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.__main__ import Row, render, within
+from bot import __version__
 from bot.settings_table import SPECS
 from tests.conftest import ROOT
 
@@ -434,3 +435,8 @@ def test_a_budget_nobody_can_check_is_an_error() -> None:
     for odd in (row(1, None, "fast"), row(1, None, ">= 20 x")):
         with pytest.raises(ValueError, match="budget"):
             within(odd)
+
+
+def test_the_version_is_the_same_everywhere(root: Path) -> None:
+    with (root / "pyproject.toml").open("rb") as file:
+        assert tomllib.load(file)["project"]["version"] == __version__

@@ -36,6 +36,7 @@ from bot.discord_text import (
 JOINT: Final = " · "
 NAME_LIMIT: Final = 100
 TEXT_LIMIT: Final = 900
+UNKNOWN_WORTH_SAYING_S: Final = 60.0
 
 LATE: Final = timedelta(seconds=30)
 """A card this long after its incident says so."""
@@ -130,6 +131,10 @@ def _fields(voice: Voice, incident: Incident) -> Iterator[Field]:
         # Cut, not rounded: 99.999 % with an outage in it is not 100 %.
         percent = floor(uptime * 10_000 + 1e-6) / 100
         shown_percent = voice("value.percent", n=voice.number(percent, 2))
+        unknown_s = _number(detail.get("uptime_24h_unknown_s")) or 0.0
+        if unknown_s >= UNKNOWN_WORTH_SAYING_S:
+            unseen = voice("card.uptime_unknown", duration=voice.duration(unknown_s))
+            shown_percent = f"{shown_percent} {unseen}"
         yield Field(voice("card.field.uptime"), shown_percent)
     kind = detail.get("type")
     if isinstance(kind, str) and one_line(kind):

@@ -13,20 +13,31 @@ Texts are laid over one another, the built-in one first:
 
 from __future__ import annotations
 
-import difflib
-import math
 import re
 import tomllib
-import unicodedata
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
-from bot.core.rule import Comparison, Rule, RuleSet, Scope, Severity
+from bot.core.rule import Rule, RuleSet, Scope, Severity
+from bot.core.rule_values import (
+    Condition,
+    ValueRefused,
+    category_of,
+    condition_or_none,
+    did_you_mean,
+    flag_of,
+    level_of,
+    parse_condition,
+    parse_duration,
+    parse_escalation,
+    scope_of,
+    severity_of,
+    shown,
+)
 from bot.core.toml_lines import key_lines, syntax_place
 
 BUILT_IN = "built-in"
-MAX_DURATION_S = 366 * 86_400.0
 
 _EXAMPLES = {
     "when": 'when = "cpu_usage > 80"',
@@ -46,10 +57,6 @@ _EXAMPLES = {
     "enabled": "enabled = false",
 }
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_CONDITION = re.compile(r"(?P<metric>[^\s<>=!]+)\s*(?P<comparison>[<>=!]+)\s*(?P<level>.+)")
-_ESCALATION = re.compile(r"(?P<comparison>[<>=!]+)\s*(?P<level>\S+)\s+(?P<severity>\S+)")
-_DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?", re.ASCII)
-_UNIT_S = (86_400.0, 3600.0, 60.0, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,20 +95,6 @@ class RuleError(Exception):
         self.faults = tuple(faults)
 
 
-class ValueRefused(ValueError):
-    """One value makes no sense: `reason` for programs, the message in words."""
-
-    def __init__(self, reason: str, problem: str) -> None:
-        super().__init__(problem)
-        self.reason = reason
-
-
-class Condition(NamedTuple):
-    metric: str
-    comparison: Comparison
-    level: float
-
-
 def load_rules(
     builtin_text: str,
     overlay_text: str | None = None,
@@ -124,142 +117,6 @@ def load_layers(
 ) -> RuleSet:
     """As `load_rules`, for any number of (name, text), each laid over those before it."""
     return _Loading(known_metrics).run([_Layer.read(*layer) for layer in layers])
-
-
-def parse_condition(text: object) -> Condition:
-    """ "cpu_usage > 80" → its parts. Raises ValueRefused. Full-width signs are fine."""
-    if not isinstance(text, str):
-        _refuse("condition", f"{_shown(text)} is not a condition in quotes")
-    match = _CONDITION.fullmatch(_narrow(text))
-    if match is None:
-        _refuse("condition", f"{_shown(text)} is not a metric, a comparison and a level")
-    return Condition(
-        match["metric"], _comparison(match["comparison"]), _level_in_text(match["level"])
-    )
-
-
-def parse_duration(value: object) -> float:
-    """ "1h30m" or a number of seconds → seconds. Raises ValueRefused; negative is refused."""
-    if isinstance(value, str):
-        text = _narrow(value).lower().replace(" ", "")
-        if text.startswith("-"):
-            _refuse("negative", f"{_shown(value)} is negative")
-        match = _DURATION.fullmatch(text)
-        if match is None or not text:
-            _refuse("duration", f"{_shown(value)} is not a duration such as 90s, 5m, 1h30m, 2d")
-        counts = zip(match.groups(), _UNIT_S, strict=True)
-        seconds = sum(float(count) * unit_s for count, unit_s in counts if count)
-    else:
-        seconds = _number(value, "duration")
-        if seconds < 0:
-            _refuse("negative", f"{_shown(value)} is negative")
-    if seconds > MAX_DURATION_S:
-        _refuse("too_long", f"{_shown(value)} is longer than a year")
-    return seconds
-
-
-def _parse_escalation(value: object, condition: Condition | None) -> tuple[float, str]:
-    """ "< 3 critical" → level and severity word; its comparison must be that of `condition`."""
-    match = _ESCALATION.fullmatch(_narrow(value)) if isinstance(value, str) else None
-    if match is None:
-        _refuse("escalation", f"{_shown(value)} is not a comparison, a level and a severity")
-    comparison = _comparison(match["comparison"])
-    if condition is not None and comparison is not condition.comparison:
-        _refuse(
-            "comparison", f"{comparison.value} must be {condition.comparison.value}, as in when"
-        )
-    return _level_in_text(match["level"]), match["severity"]
-
-
-def _condition_or_none(text: object) -> Condition | None:
-    try:
-        return parse_condition(text)
-    except ValueRefused:
-        return None
-
-
-def _refuse(reason: str, problem: str) -> NoReturn:
-    raise ValueRefused(reason, problem)
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int) and abs(value) > 1e30:
-        return "a number of more than 30 digits"
-    text = f'"{value}"' if isinstance(value, str) else str(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def _narrow(text: str) -> str:
-    """Full-width letters, digits and signs as a Japanese keyboard gives them, made plain."""
-    return unicodedata.normalize("NFKC", text).strip()
-
-
-def _number(value: object, reason: str) -> float:
-    """A finite float. TOML knows nan, inf and integers beyond any float; none is a level."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        _refuse(reason, f"{_shown(value)} is not a number")
-    try:
-        number = float(value)
-    except OverflowError:
-        number = math.inf
-    if not math.isfinite(number):
-        _refuse("not_finite", f"{_shown(value)} is not a finite number")
-    return number
-
-
-def _level_in_text(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        _refuse("level", f"{_shown(text)} is not a level: write a number alone, without a unit")
-    return _number(number, "level")
-
-
-def _level(value: object) -> float:
-    return _number(value, "level")
-
-
-def _comparison(text: str) -> Comparison:
-    try:
-        return Comparison(text)
-    except ValueError:
-        _refuse("comparison", f"{_shown(text)} is not one of > >= < <=")
-
-
-def _severity(value: object) -> Severity:
-    words = {severity.value: severity for severity in Severity}
-    found = words.get(value.strip().lower()) if isinstance(value, str) else None
-    if found is None:
-        _refuse("severity", f"{_shown(value)} is not one of {', '.join(words)}")
-    return found
-
-
-def _scope(value: object) -> Scope:
-    words = {scope.value: scope for scope in Scope}
-    found = words.get(value.strip().lower()) if isinstance(value, str) else None
-    if found is None:
-        _refuse("scope", f"{_shown(value)} is not one of {', '.join(words)}")
-    return found
-
-
-def _flag(value: object) -> bool:
-    if not isinstance(value, bool):
-        _refuse("flag", f"{_shown(value)} is not true or false")
-    return value
-
-
-def _category(value: object) -> str:
-    if not isinstance(value, str) or not 1 <= len(value.strip()) <= 32:
-        _refuse("category", f"{_shown(value)} is not a word of 1 to 32 characters")
-    return value.strip()
-
-
-def _did_you_mean(given: str, known: Iterable[str]) -> str:
-    by_lower = {name.lower(): name for name in known}
-    close = difflib.get_close_matches(given.lower(), by_lower, n=1)
-    return f'; did you mean "{by_lower[close[0]]}"?' if close else ""
 
 
 class _Layer(NamedTuple):
@@ -358,8 +215,8 @@ class _Loading:
     def _read_layer(self, index: int, layer: _Layer) -> None:
         for key in layer.table:
             if key != "rules":
-                hint = _did_you_mean(key, ["rules"])
-                problem = f"unknown key {_shown(key)}{hint}"
+                hint = did_you_mean(key, ["rules"])
+                problem = f"unknown key {shown(key)}{hint}"
                 self._fault(index, "", key, "unknown_key", problem, "[rules.HighCPU]")
         tables = layer.table.get("rules", {})
         if not isinstance(tables, dict):
@@ -369,7 +226,7 @@ class _Loading:
             if not isinstance(table, dict):
                 self._fault(index, name, "", "not_a_table", "is not a table", f"[rules.{name}]")
             elif not _NAME.fullmatch(name):
-                problem = f"the name {_shown(name)} is not 1 to 64 of A-Z a-z 0-9 _ -"
+                problem = f"the name {shown(name)} is not 1 to 64 of A-Z a-z 0-9 _ -"
                 self._fault(index, name, "", "name", problem, "[rules.HighCPU]")
             else:
                 self._lay_over(index, name, table)
@@ -378,7 +235,7 @@ class _Loading:
         draft = self._drafts.get(name)
         if draft is None:
             if "when" not in table:
-                hint = _did_you_mean(name, self._drafts)
+                hint = did_you_mean(name, self._drafts)
                 problem = f"there is no such rule yet, and a new one needs a condition{hint}"
                 self._fault(index, name, "when", "missing", problem, _EXAMPLES["when"])
             draft = self._drafts[name] = _Draft(name, index)
@@ -389,7 +246,7 @@ class _Loading:
             self._take_escalation(index, draft, table)
         for key, value in table.items():
             if key not in _EXAMPLES:
-                hint = _did_you_mean(key, _EXAMPLES) or f"; known are {', '.join(_EXAMPLES)}"
+                hint = did_you_mean(key, _EXAMPLES) or f"; known are {', '.join(_EXAMPLES)}"
                 self._fault(index, name, key, "unknown_key", f"unknown key{hint}")
             elif "escalate" not in table or not key.startswith("escalate"):
                 draft.given[key] = _Given(value, index, key)
@@ -397,7 +254,7 @@ class _Loading:
     @staticmethod
     def _leave_behind(draft: _Draft, when: object) -> None:
         """Drop levels that spoke of another metric or direction."""
-        before, after = _condition_or_none(draft.when), _condition_or_none(when)
+        before, after = condition_or_none(draft.when), condition_or_none(when)
         if before is None or after is None:
             return
         same_metric = before.metric == after.metric
@@ -416,9 +273,9 @@ class _Loading:
         draft.given.pop("escalate_to", None)
         if value is False:
             return
-        condition = _condition_or_none(table.get("when") or draft.when)
+        condition = condition_or_none(table.get("when") or draft.when)
         try:
-            level, severity = _parse_escalation(value, condition)
+            level, severity = parse_escalation(value, condition)
         except ValueRefused as refused:
             example = _EXAMPLES["escalate"]
             if condition is not None:
@@ -433,18 +290,18 @@ class _Loading:
         """The rule, or None after noting everything that is wrong with it."""
         faults_before = len(self._faults)
         condition = self._value(draft, "when", parse_condition, None)
-        severity = self._value(draft, "severity", _severity, Severity.WARNING)
-        clear = self._value(draft, "clear", _level, None)
+        severity = self._value(draft, "severity", severity_of, Severity.WARNING)
+        clear = self._value(draft, "clear", level_of, None)
         fields: dict[str, Any] = {
-            "scope": self._value(draft, "scope", _scope, Scope.OPERATOR),
-            "category": self._value(draft, "category", _category, "system"),
+            "scope": self._value(draft, "scope", scope_of, Scope.OPERATOR),
+            "category": self._value(draft, "category", category_of, "system"),
             "hold_s": self._value(draft, "for", parse_duration, 0.0),
             "clear_hold_s": self._value(draft, "clear_for", parse_duration, 0.0),
             "cooldown_s": self._value(draft, "cooldown", parse_duration, 300.0),
             "no_data_s": self._value(draft, "no_data", parse_duration, 120.0),
-            "follow_status": self._value(draft, "follow_status", _flag, True),
-            "silent": self._value(draft, "silent", _flag, False),
-            "enabled": self._value(draft, "enabled", _flag, True),
+            "follow_status": self._value(draft, "follow_status", flag_of, True),
+            "silent": self._value(draft, "silent", flag_of, False),
+            "enabled": self._value(draft, "enabled", flag_of, True),
         }
         escalation = self._escalation(draft, condition, severity)
         if condition is None:
@@ -480,7 +337,7 @@ class _Loading:
     def _check_metric(self, draft: _Draft, metric: str) -> None:
         if self._known_metrics is None or metric in self._known_metrics:
             return
-        problem = f"unknown metric {_shown(metric)}{_did_you_mean(metric, self._known_metrics)}"
+        problem = f"unknown metric {shown(metric)}{did_you_mean(metric, self._known_metrics)}"
         layer = draft.given["when"].layer
         self._fault(layer, draft.name, "when", "unknown_metric", problem, _EXAMPLES["when"])
 
@@ -509,8 +366,8 @@ class _Loading:
                 layer = draft.layer_of("escalate_to")
                 self._fault(layer, draft.name, "escalate_to", "missing", problem, example)
             return _Escalation(severity)
-        at = self._value(draft, "escalate_at", _level, None)
-        to = self._value(draft, "escalate_to", _severity, Severity.CRITICAL)
+        at = self._value(draft, "escalate_at", level_of, None)
+        to = self._value(draft, "escalate_to", severity_of, Severity.CRITICAL)
         if at is None or condition is None:
             return _Escalation(severity)
         given = draft.given["escalate_at"]

@@ -17,17 +17,19 @@ from bot.core.alert import (
     FlipKind,
     Observation,
     Step,
+)
+from bot.core.bound import BoundRules, bind
+from bot.core.engine import (
     evaluate_slices,
     reconcile,
     retire,
 )
-from bot.core.bound import BoundRules, bind
 from bot.core.incident import Incident, OutboxItem
 from bot.core.rule import Rule
 from bot.services.audience import Audience
 from bot.services.delivery import Delivery
 from bot.services.recorder import Fact, FactKind, Recorder
-from bot.storage.store import AlertingState, Decision, Store, StoreError
+from bot.storage.store import AlertingState, Decision, ServiceStats, Store, StoreError
 
 logger = logging.getLogger("comet.alert")
 
@@ -49,16 +51,16 @@ class Alerting:
         now: Callable[[], datetime],
         new_id: Callable[[], UUID],
         monotonic: Callable[[], float] = time.monotonic,
-        uptime_24h: Callable[[str], Awaitable[float | None]] | None = None,
+        stats_24h: Callable[[str], Awaitable[ServiceStats]] | None = None,
     ) -> None:
-        """`uptime_24h` gives a monitor's uptime ratio of the last day, for the card of its end."""
+        """`stats_24h` gives a monitor's last day, for the card of its recovery."""
         self._recorder = recorder
         self._audience = audience
         self._delivery = delivery
         self._describe = describe
         self._now = now
         self._new_id = new_id
-        self._uptime_24h = uptime_24h
+        self._stats_24h = stats_24h
         self._lock = asyncio.Lock()
         self._bound: BoundRules = bind(())
         self.rules: tuple[Rule, ...] = ()
@@ -238,13 +240,14 @@ class Alerting:
         return replace(incident, message=self._describe(incident))
 
     async def _with_uptime(self, incident: Incident) -> Incident:
-        if self._uptime_24h is None or incident.metric != "monitor_down":
+        if self._stats_24h is None or incident.metric != "monitor_down":
             return incident
         try:
-            ratio = await self._uptime_24h(incident.subject)
+            stats = await self._stats_24h(incident.subject)
         except StoreError:
             return incident
-        return replace(incident, detail={**incident.detail, "uptime_24h": ratio})
+        day = {"uptime_24h": stats.uptime_ratio, "uptime_24h_unknown_s": stats.unknown_s}
+        return replace(incident, detail={**incident.detail, **day})
 
     def _outbox(self, flip: Flip) -> list[OutboxItem]:
         places = dict.fromkeys(self._delivery.told(flip.incident_id))

@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import partial
 from uuid import UUID
 
@@ -19,6 +19,7 @@ from bot.core.grouping import STORM_OPEN, CardWork, ReplyWork, plan_channel
 from bot.core.incident import Card, Incident, OutboxItem, OutboxStatus
 from bot.core.message import DeliveryError, DeliveryProblem, OutgoingMessage
 from bot.services.audience import Audience, Destination
+from bot.services.channel_health import ChannelHealth
 from bot.services.fallback import Fallback
 from bot.services.notifier import Notifier, Renderer, bounded
 from bot.services.recorder import Fact, FactKind, Recorder
@@ -26,23 +27,7 @@ from bot.storage.store import Receipt, Store
 
 logger = logging.getLogger(__name__)
 
-BACKOFF_MIN_S = 1.0
-BACKOFF_MAX_S = 10.0
-BLOCKED_RETRY_S = 60.0
 NONCE_LENGTH = 25
-
-_BLOCKED = (DeliveryProblem.CHANNEL_GONE, DeliveryProblem.FORBIDDEN)
-
-
-@dataclass(slots=True)
-class ChannelHealth:
-    """How delivery to one destination is doing."""
-
-    problem: DeliveryProblem | None = None
-    detail: str = ""
-    failing_since_at: datetime | None = None
-    delay_s: float = BACKOFF_MIN_S
-    next_try_at: datetime | None = None
 
 
 @dataclass(slots=True)
@@ -140,12 +125,8 @@ class Delivery:
                 continue
             health = self.health.get(destination)
             if health is not None and at_once:
-                health.next_try_at = None
-                health.delay_s = BACKOFF_MIN_S
-            is_due = health is None or health.next_try_at is None or health.next_try_at <= now
-            # A clock that stepped back must not leave a channel waiting for hours.
-            if health is not None and health.next_try_at is not None:
-                is_due = is_due or health.next_try_at - now > timedelta(seconds=BLOCKED_RETRY_S)
+                health.hurry()
+            is_due = health is None or health.is_due(now)
             if is_due and destination not in self._workers:
                 task = asyncio.create_task(self._work(destination), name="delivery")
                 self._workers[destination] = task
@@ -250,7 +231,9 @@ class Delivery:
                 if error.problem is not DeliveryProblem.MESSAGE_GONE:
                     raise
                 # Somebody deleted the message; what it told must still be read.
-                card = replace(card, message_id=None, attempted_at=None)
+                # A new marker makes a new nonce: Discord answers an old one with the old message.
+                marker = _marker(self._new_id())
+                card = replace(card, message_id=None, attempted_at=None, marker=marker)
         if card.message_id is None:
             card, is_new = await self._post_card(notifier, destination, card, work.items)
         settled = [item for item in work.items if item.outbox_id not in replying]
@@ -273,7 +256,7 @@ class Delivery:
                 return card, False
         card = replace(card, attempted_at=self._now())
         await self._record((card,), [replace(item, card_id=card.card_id) for item in items])
-        message = replace(self._draw(card), nonce=card.card_id.hex[:NONCE_LENGTH])
+        message = replace(self._draw(card), nonce=f"{card.card_id.hex[:16]}{card.marker}")
         try:
             message_id = await bounded(notifier.post(destination, message))
         except DeliveryError as error:
@@ -333,21 +316,13 @@ class Delivery:
         return False
 
     def _note_problem(self, destination: Destination, error: DeliveryError) -> None:
-        now = self._now()
         health = self.health.setdefault(destination, ChannelHealth())
-        if health.problem is not error.problem:
+        if health.note(error, self._now()):
             logger.warning(
                 "delivery to channel %s fails (%s); it will be tried again",
                 destination.channel_id,
                 error,
             )
-        if health.failing_since_at is None:
-            health.failing_since_at = now
-        health.problem = error.problem
-        health.detail = error.detail
-        wait_s = BLOCKED_RETRY_S if error.problem in _BLOCKED else health.delay_s
-        health.delay_s = min(BACKOFF_MAX_S, health.delay_s * 2)
-        health.next_try_at = now + timedelta(seconds=wait_s)
 
     def _note_success(self, destination: Destination) -> None:
         health = self.health.pop(destination, None)
@@ -445,9 +420,14 @@ class Delivery:
         card_id = self._new_id()
         return Card(
             card_id=card_id,
-            marker=card_id.hex[-8:].upper(),
+            marker=_marker(card_id),
             guild_id=item.guild_id,
             channel_id=item.channel_id,
             opened_at=self._now(),
             incident_ids=(item.incident_id,),
         )
+
+
+def _marker(made_from: UUID) -> str:
+    """Eight characters, so that with sixteen of the card's id a nonce has 24 of at most 25."""
+    return made_from.hex[-8:].upper()

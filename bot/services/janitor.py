@@ -18,6 +18,29 @@ LATE = timedelta(minutes=2)
 """An hour is rolled up this long after its end, so that its last samples are in."""
 
 
+ALERTS_KEPT = timedelta(days=400)
+POLLS_KEPT = timedelta(hours=48)
+
+
+def retention(
+    *, metrics_days: int, hourly_days: int, conversation_days: int, music_days: int, log_days: int
+) -> dict[str, timedelta]:
+    """How long rows stay, by the kinds of `Store.delete_expired`."""
+    metrics = timedelta(days=metrics_days)
+    return {
+        "samples": metrics,
+        "metrics": metrics,
+        "metrics_raw": metrics,
+        "metrics_hourly": timedelta(days=hourly_days),
+        "alerts": ALERTS_KEPT,
+        "services": ALERTS_KEPT,
+        "polls": POLLS_KEPT,
+        "conversations": timedelta(days=conversation_days),
+        "music": timedelta(days=music_days),
+        "bot_logs": timedelta(days=log_days),
+    }
+
+
 class Janitor:
     """One small piece of each chore per beat, so that the writer is never held for long."""
 
@@ -30,7 +53,7 @@ class Janitor:
         keep: Mapping[str, timedelta],
         now: Callable[[], datetime],
     ) -> None:
-        """`keep`: how long rows stay, by the kinds of `Store.delete_expired`."""
+        """`keep`: see `retention`."""
         self._store = store
         self._recorder = recorder
         self._fleet = fleet

@@ -236,3 +236,22 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except FileNotFoundError:
         return 0
+
+
+def move_aside(path: Path, name: str) -> Path:
+    """Rename a database with its -wal and -shm; a number is added when the name is taken."""
+    target = path.with_name(name)
+    attempt = 1
+    while target.exists():
+        attempt += 1
+        target = path.with_name(f"{name}-{attempt}")
+    for suffix in ("-wal", "-shm", ""):
+        source = path.with_name(path.name + suffix)
+        if source.exists():
+            source.rename(target.with_name(target.name + suffix))
+    return target
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a database and its WAL."""
+    return _size(path) + _size(path.with_name(path.name + "-wal"))

@@ -24,6 +24,7 @@ from bot.storage import (
     sqlite_alerting,
     sqlite_metrics,
     sqlite_retention,
+    sqlite_series,
     sqlite_services,
     sqlite_uptime,
 )
@@ -34,7 +35,9 @@ from bot.storage.database import (
     from_os_error,
     from_sqlite_error,
     inspect_file,
+    move_aside,
     prepare_file,
+    size_of,
     snapshot,
     transact,
 )
@@ -118,6 +121,7 @@ class SqliteStore:
 
     async def _connect(self) -> None:
         self._forget()
+        self._latest = sqlite_metrics.LatestReader()
         writer = DatabaseThread(self._make_writer)
         try:
             await writer.start()
@@ -167,7 +171,7 @@ class SqliteStore:
         await self.close()
         stamp = now.astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
         try:
-            return _set_aside(self.path, f"{self.path.name}.corrupt-{stamp}")
+            return move_aside(self.path, f"{self.path.name}.corrupt-{stamp}")
         except OSError as error:
             raise from_os_error(error) from error
 
@@ -176,7 +180,7 @@ class SqliteStore:
 
     async def size_bytes(self) -> int:
         """Bytes on disk, the WAL included."""
-        return await self._read(lambda db: _size_of(self.path))
+        return await self._read(lambda db: size_of(self.path))
 
     # Snapshots and metrics
 
@@ -217,13 +221,11 @@ class SqliteStore:
         self, name: str, start_at: datetime, end_at: datetime, points: int
     ) -> list[MetricPoint]:
         start_ms, end_ms = to_ms(start_at), to_ms(end_at)
-        return await self._read(
-            lambda db: sqlite_metrics.series(db, name, start_ms, end_ms, points)
-        )
+        return await self._read(lambda db: sqlite_series.series(db, name, start_ms, end_ms, points))
 
     async def metric_stats(self, name: str, hours: float, now: datetime) -> MetricStats:
         start_ms, end_ms = to_ms(now - timedelta(hours=hours)), to_ms(now)
-        return await self._read(lambda db: sqlite_metrics.stats(db, name, start_ms, end_ms))
+        return await self._read(lambda db: sqlite_series.stats(db, name, start_ms, end_ms))
 
     async def save_hourly(self, hour_at: datetime) -> None:
         """Read and reckoned beside the writer, which only gets the finished rows."""
@@ -428,24 +430,6 @@ async def _close_quietly(thread: DatabaseThread) -> None:
         await thread.close()
     except sqlite3.Error:
         return
-
-
-def _set_aside(path: Path, name: str) -> Path:
-    target = path.with_name(name)
-    attempt = 1
-    while target.exists():
-        attempt += 1
-        target = path.with_name(f"{name}-{attempt}")
-    for suffix in ("-wal", "-shm", ""):
-        source = path.with_name(path.name + suffix)
-        if source.exists():
-            source.rename(target.with_name(target.name + suffix))
-    return target
-
-
-def _size_of(path: Path) -> int:
-    wal = path.with_name(path.name + "-wal")
-    return path.stat().st_size + (wal.stat().st_size if wal.exists() else 0)
 
 
 def _now() -> str:

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
-from itertools import accumulate, groupby, repeat
-from operator import add, itemgetter
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from uuid import UUID
 
 from bot.core.observation import Sample
@@ -27,7 +25,7 @@ from bot.storage.sqlite_rows import (
     overwrite,
     to_ms,
 )
-from bot.storage.store import LatestMetric, MetricPoint, MetricStats
+from bot.storage.store import LatestMetric
 
 _COLUMNS: tuple[tuple[str, str, int], ...] = (
     *((s.name, s.column, round(1 / s.quantum)) for s in READINGS if s.column is not None),
@@ -35,11 +33,11 @@ _COLUMNS: tuple[tuple[str, str, int], ...] = (
 )
 """(metric name, column, how many quanta make one unit)."""
 
-_VALUE = {
+VALUE_OF = {
     name: f"{column} / {scale}.0" if scale != 1 else f"CAST({column} AS REAL)"
     for name, column, scale in _COLUMNS
 }
-_COLUMN_OF = {name: column for name, column, _ in _COLUMNS}
+COLUMN_OF = {name: column for name, column, _ in _COLUMNS}
 _NOT_STORED = frozenset(s.name for s in READINGS if s.column is None and s.is_derived)
 _STATUS_CODES = {"online": 0, "degraded": 1, "offline": 2}
 
@@ -47,7 +45,7 @@ SAMPLE_COLUMNS = (*(column for _, column, _ in _COLUMNS), "status", "extra")
 _INSERT_SAMPLE = insert("samples", ("sample_key", *SAMPLE_COLUMNS), "sample_key")
 _SELECT_SAMPLE = f"SELECT {', '.join(SAMPLE_COLUMNS)} FROM samples WHERE sample_key = ?"
 _NEWEST_SAMPLES = (
-    f"SELECT sample_key >> 8, {', '.join(_VALUE.values())} FROM samples "
+    f"SELECT sample_key >> 8, {', '.join(VALUE_OF.values())} FROM samples "
     "ORDER BY sample_key DESC LIMIT 60"
 )
 
@@ -67,7 +65,7 @@ _ROLL_UP_SAMPLES = (
     "SELECT sample_key & 255, "
     + ", ".join(
         f"count({c}), avg({v}), min({v}), max({v})"
-        for c, v in zip(_COLUMN_OF.values(), _VALUE.values(), strict=True)
+        for c, v in zip(COLUMN_OF.values(), VALUE_OF.values(), strict=True)
     )
     + " FROM samples WHERE sample_key >= ? AND sample_key < ? GROUP BY sample_key & 255"
 )
@@ -85,11 +83,6 @@ _HOURLY_COLUMNS = ("metric", "hour", "bot", "avg_value", "min_value", "max_value
 _UPSERT_HOURLY = insert(
     "hourly", _HOURLY_COLUMNS, "metric, hour, bot", overwrite(_HOURLY_COLUMNS, *_HOURLY_COLUMNS[:3])
 )
-
-_ONE_BY_ONE_MS = 2 * HOUR_MS
-"""Up to this span rows are averaged here, one by one: quicker than a GROUP BY and its sorter."""
-_HOURLY_SLOT_MS = HOUR_MS // 2
-"""From this width of a slot on, an hour's average is as good as its rows."""
 
 
 class Numbers:
@@ -165,7 +158,7 @@ def sample_row(sample: Sample) -> Row:
     return tuple(row)
 
 
-_USUAL = frozenset(_COLUMN_OF) | _NOT_STORED
+_USUAL = frozenset(COLUMN_OF) | _NOT_STORED
 
 
 def insert_sample(db: sqlite3.Connection, bot: int, at_ms: int, row: Row) -> bool:
@@ -220,19 +213,19 @@ class LatestReader:
 
     def read(self, db: sqlite3.Connection) -> list[LatestMetric]:
         found: dict[str, LatestMetric] = {}
-        missing = list(_COLUMN_OF)
+        missing = list(COLUMN_OF)
         for ms, *values in db.execute(_NEWEST_SAMPLES).fetchall():
             if not missing:
                 break
-            by_name = dict(zip(_COLUMN_OF, values, strict=True))
+            by_name = dict(zip(COLUMN_OF, values, strict=True))
             for name in [name for name in missing if by_name[name] is not None]:
                 found[name] = LatestMetric(name, by_name[name], {}, from_ms(ms))
                 missing.remove(name)
-        newest = _maybe_one(db, "SELECT max(sample_key) FROM samples")
+        newest = maybe_one(db, "SELECT max(sample_key) FROM samples")
         for name in missing if newest is not None else ():
             row = db.execute(
-                f"SELECT sample_key >> 8, {_VALUE[name]} FROM samples "
-                f"WHERE {_COLUMN_OF[name]} IS NOT NULL AND sample_key > ? "
+                f"SELECT sample_key >> 8, {VALUE_OF[name]} FROM samples "
+                f"WHERE {COLUMN_OF[name]} IS NOT NULL AND sample_key > ? "
                 "ORDER BY sample_key DESC LIMIT 1",
                 (self._empty_up_to.get(name, -1),),
             ).fetchone()
@@ -245,177 +238,6 @@ class LatestReader:
             if known is None or known.at < from_ms(ms):
                 found[name] = LatestMetric(name, float(value), labels_of(labels), from_ms(ms))
         return sorted(found.values(), key=lambda metric: metric.metric_name)
-
-
-def series(
-    db: sqlite3.Connection, name: str, start_ms: int, end_ms: int, points: int
-) -> list[MetricPoint]:
-    span = end_ms - start_ms
-    if points < 1 or span < 1:
-        return []
-    if span <= _ONE_BY_ONE_MS:
-        query, parameters = _points_query(db, name, start_ms, end_ms)
-        order = " ORDER BY at_ms" if " UNION ALL " in query else ""
-        rows = db.execute(
-            f"SELECT (at_ms - ?) * ? / ?, value FROM ({query}{order})",
-            (start_ms, points, span, *parameters),
-        ).fetchall()
-        return _points(_averages(rows), start_ms, span, points)
-    sums: dict[int, tuple[float, int]] = {}
-    gaps = [(start_ms, end_ms)]
-    if span / points >= _HOURLY_SLOT_MS:
-        sums, gaps = _rolled_up(db, name, start_ms, end_ms, points)
-    for gap_start, gap_end in gaps:
-        query, parameters = _points_query(db, name, gap_start, gap_end)
-        slots = db.execute(
-            f"SELECT (at_ms - ?) * ? / ? AS slot, sum(value), count(*) FROM ({query}) "
-            "GROUP BY slot",
-            (start_ms, points, span, *parameters),
-        )
-        for slot, total, count in slots:
-            _add(sums, slot, total, count)
-    averages = {slot: total / count for slot, (total, count) in sorted(sums.items())}
-    return _points(averages, start_ms, span, points)
-
-
-def _rolled_up(
-    db: sqlite3.Connection, name: str, start_ms: int, end_ms: int, points: int
-) -> tuple[dict[int, tuple[float, int]], list[tuple[int, int]]]:
-    """(sum, count) by slot of the hours rolled up, and the spans for which there are none."""
-    first, last = -(-start_ms // HOUR_MS), end_ms // HOUR_MS
-    source = (
-        "FROM hourly WHERE metric = (SELECT metric FROM metric_names WHERE name = ?) "
-        "AND hour >= ? AND hour < ?"
-    )
-    parameters = (clean(name), first, last)
-    rows = db.execute(
-        f"SELECT (hour * {HOUR_MS} - ?) * ? / ? AS slot, sum(avg_value * count), sum(count), "
-        f"count(*), min(bot), max(bot) {source} GROUP BY slot",
-        (start_ms, points, end_ms - start_ms, *parameters),
-    ).fetchall()
-    sums = {slot: (total, count) for slot, total, count, *_ in rows}
-    # With one bot there is one row an hour, and a full number of rows leaves no hour out.
-    bots = {bot for _, _, _, _, *both in rows for bot in both}
-    if len(bots) == 1 and sum(row[3] for row in rows) == last - first:
-        edges = [(start_ms, first * HOUR_MS), (last * HOUR_MS, end_ms)]
-        return sums, [(start, end) for start, end in edges if start < end]
-    hours = db.execute(f"SELECT DISTINCT hour {source} ORDER BY hour", parameters)
-    return sums, _uncovered([hour for (hour,) in hours], start_ms, end_ms)
-
-
-def _averages(rows: Sequence[tuple[int, float]]) -> dict[int, float]:
-    """Average by slot of (slot, value) in order; as a rule there is one value in each."""
-    found = dict(rows)
-    if len(found) == len(rows):
-        return found
-    return {
-        slot: sum(values := [value for _, value in group]) / len(values)
-        for slot, group in groupby(rows, key=itemgetter(0))
-    }
-
-
-def _points(averages: dict[int, float], start_ms: int, span: int, points: int) -> list[MetricPoint]:
-    """Points at the starts of their slots."""
-    times: Iterable[datetime]
-    if span % points == 0:
-        # Adding one step after another is ten times quicker than any other way to a time.
-        step = timedelta(milliseconds=span // points)
-        starts = list(accumulate(repeat(step, points), add, initial=from_ms(start_ms)))
-        times = [starts[slot] for slot in averages]
-    else:
-        times = [from_ms(start_ms + slot * span // points) for slot in averages]
-    return list(map(MetricPoint._make, zip(times, averages.values(), strict=True)))
-
-
-def _add(sums: dict[int, tuple[float, int]], slot: int, total: float, count: int) -> None:
-    known_total, known_count = sums.get(slot, (0.0, 0))
-    sums[slot] = (known_total + total, known_count + count)
-
-
-def _uncovered(hours: Sequence[int], start_ms: int, end_ms: int) -> list[tuple[int, int]]:
-    """What is left of a span once the given full hours (ascending) are taken out of it."""
-    gaps = []
-    reached = start_ms
-    for hour in hours:
-        if hour * HOUR_MS > reached:
-            gaps.append((reached, hour * HOUR_MS))
-        reached = (hour + 1) * HOUR_MS
-    if reached < end_ms:
-        gaps.append((reached, end_ms))
-    return gaps
-
-
-def stats(db: sqlite3.Connection, name: str, start_ms: int, end_ms: int) -> MetricStats:
-    """Average, extremes and interpolated percentiles of [start, end]."""
-    query, parameters = _points_query(db, name, start_ms, end_ms + 1)
-    count, mean, least, most = db.execute(
-        f"SELECT count(*), avg(value), min(value), max(value) FROM ({query})", parameters
-    ).fetchone()
-    if not count:
-        return MetricStats(None, None, None, None, None, None, 0)
-    shares = [(count - 1) * share for share in (0.50, 0.95, 0.99)]
-    places = sorted({place for share in shares for place in (int(share), int(share) + 1)})
-    marks = ", ".join("?" * len(places))
-    values = dict(
-        db.execute(
-            "SELECT place, value FROM (SELECT value, row_number() OVER (ORDER BY value) - 1 "
-            f"AS place FROM ({query})) WHERE place IN ({marks})",
-            (*parameters, *places),
-        )
-    )
-    p50, p95, p99 = (
-        values[int(share)]
-        + (values.get(int(share) + 1, 0.0) - values[int(share)]) * (share - int(share))
-        if share % 1
-        else values[int(share)]
-        for share in shares
-    )
-    return MetricStats(mean, least, most, p50, p95, p99, count)
-
-
-def _points_query(
-    db: sqlite3.Connection, name: str, start_ms: int, end_ms: int
-) -> tuple[str, tuple[object, ...]]:
-    """(at_ms, value) of one metric; of the snapshots, only the column in question is read.
-
-    Oldest first as long as it is a single walk along one key, that is without a UNION.
-    """
-    parts: list[str] = []
-    parameters: list[object] = []
-    keys = (start_ms << 8, end_ms << 8)
-    column = _COLUMN_OF.get(name)
-    if column is not None:
-        parts.append(
-            f"SELECT sample_key >> 8 AS at_ms, {_VALUE[name]} AS value FROM samples "
-            f"WHERE sample_key >= ? AND sample_key < ? AND {column} IS NOT NULL"
-        )
-        parameters += keys
-    else:
-        parts.append(
-            "SELECT sample_key >> 8 AS at_ms, json_extract(e.value, '$[2]') AS value "
-            "FROM samples, json_each(extra) AS e WHERE sample_key >= ? AND sample_key < ? "
-            "AND extra IS NOT NULL AND json_extract(e.value, '$[0]') = ?"
-        )
-        parameters += (*keys, clean(name))
-    metric = _reported(db, name, start_ms, end_ms)
-    if metric is not None:
-        parts.append(
-            "SELECT at_ms, value FROM custom_metrics WHERE metric = ? AND at_ms >= ? AND at_ms < ?"
-        )
-        parameters += (metric, start_ms, end_ms)
-    return " UNION ALL ".join(parts), tuple(parameters)
-
-
-def _reported(db: sqlite3.Connection, name: str, start_ms: int, end_ms: int) -> int | None:
-    """The metric's number, if anybody reported it by name in that time."""
-    return _maybe_one(
-        db,
-        "SELECT metric FROM custom_metrics WHERE metric = "
-        "(SELECT metric FROM metric_names WHERE name = ?) AND at_ms >= ? AND at_ms < ? LIMIT 1",
-        clean(name),
-        start_ms,
-        end_ms,
-    )
 
 
 def roll_up(db: sqlite3.Connection, hour: int) -> list[tuple[int, str, float, float, float, int]]:
@@ -432,7 +254,7 @@ def roll_up(db: sqlite3.Connection, hour: int) -> list[tuple[int, str, float, fl
         found[bot, name] = (mean, least, most, count)
 
     for bot, *columns in db.execute(_ROLL_UP_SAMPLES, (start << 8, end << 8)):
-        for place, name in enumerate(_COLUMN_OF):
+        for place, name in enumerate(COLUMN_OF):
             add(bot, name, *columns[place * 4 : place * 4 + 4])
     for bot, name, *row in db.execute(_ROLL_UP_OTHERS, (start << 8, end << 8, start, end)):
         add(bot, name, *row)
@@ -474,6 +296,6 @@ def _one(db: sqlite3.Connection, query: str, *parameters: object) -> int:
     return int(db.execute(query, parameters).fetchone()[0])
 
 
-def _maybe_one(db: sqlite3.Connection, query: str, *parameters: object) -> int | None:
+def maybe_one(db: sqlite3.Connection, query: str, *parameters: object) -> int | None:
     row = db.execute(query, parameters).fetchone()
     return None if row is None or row[0] is None else int(row[0])

@@ -23,20 +23,17 @@ from cogs.localisation import said
 if TYPE_CHECKING:
     from bot.client import CometBot
 
-NEEDED = (
-    "view_channel",
-    "send_messages",
-    "embed_links",
-    "attach_files",
-    "read_message_history",
-    "create_public_threads",
-    "send_messages_in_threads",
-)
-"""All the bot ever needs in its channel, by discord.py's names."""
+NEEDED = ("view_channel", "send_messages", "embed_links", "read_message_history")
+"""Without these no card can be told exactly once; by discord.py's names."""
+
+WISHED = ("attach_files", "create_public_threads", "send_messages_in_threads")
+"""For charts and threads; cards work without."""
 
 
-def missing_permissions(channel: discord.TextChannel, me: discord.Member) -> list[str]:
-    """What the bot may not do there, named one by one.
+def missing_permissions(
+    channel: discord.TextChannel, me: discord.Member, wanted: tuple[str, ...] = NEEDED
+) -> list[str]:
+    """What of `wanted` the bot may not do there, named one by one.
 
     Without Send Messages, Discord (and `channel.permissions_for`) takes embeds and files away
     too; naming those would send people looking for switches that are on already. Hence the
@@ -44,8 +41,8 @@ def missing_permissions(channel: discord.TextChannel, me: discord.Member) -> lis
     """
     plain = discord.abc.GuildChannel.permissions_for(channel, me)
     effective = channel.permissions_for(me)
-    missing = [name for name in NEEDED if not getattr(plain, name)]
-    return missing or [name for name in NEEDED if not getattr(effective, name)]
+    missing = [name for name in wanted if not getattr(plain, name)]
+    return missing or [name for name in wanted if not getattr(effective, name)]
 
 
 async def choose_channel(
@@ -92,6 +89,7 @@ class SetUp:
     has_kuma: bool
     has_operators: bool
     is_stored: bool
+    wished_permissions: tuple[str, ...] = ()
 
 
 def setup_embed(done: SetUp, speech: Speech, viewer: Viewer) -> discord.Embed:
@@ -111,6 +109,9 @@ def setup_embed(done: SetUp, speech: Speech, viewer: Viewer) -> discord.Embed:
     if not viewer.is_operator:
         key = "setup.services_only" if done.has_operators else "setup.no_operators"
         open_ends.append(speech(key))
+    if done.wished_permissions:
+        names = ", ".join(speech(f"setup.permission.{name}") for name in done.wished_permissions)
+        open_ends.append(speech("setup.wished_permissions", names=names))
     if not done.is_stored:
         open_ends.append(speech("setup.not_stored"))
     if open_ends:
@@ -120,7 +121,16 @@ def setup_embed(done: SetUp, speech: Speech, viewer: Viewer) -> discord.Embed:
 
 
 def _guild_locale(interaction: Ask) -> str:
+    """The guild's language, or the admin's where the guild cannot have said one.
+
+    Only Community guilds can choose a language; all others are en-US to Discord (its
+    documentation of `preferred_locale`), whatever is spoken there.
+    """
     tag = interaction.guild_locale
+    guild = interaction.guild
+    has_chosen = guild is not None and "COMMUNITY" in guild.features
+    if tag is discord.Locale.american_english and not has_chosen:
+        tag = interaction.locale
     return pick_locale(None if tag is None else str(tag))
 
 
@@ -165,6 +175,7 @@ class Setup(commands.Cog):
             has_kuma=bool(parts.fleet.sources),
             has_operators=bool(parts.audience.operator_guild_ids),
             is_stored=is_stored,
+            wished_permissions=tuple(missing_permissions(channel, channel.guild.me, WISHED)),
         )
         await interaction.edit_original_response(
             embed=setup_embed(done, speech, viewer), allowed_mentions=NOBODY

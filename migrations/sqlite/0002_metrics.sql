@@ -82,18 +82,175 @@ UNION ALL SELECT s.sample_key, 2048 + e.key, json_extract(e.value, '$[0]'),
 UNION ALL SELECT c.at_ms * 256 + c.bot, NULL, n.name, c.value, c.labels, c.id
     FROM custom_metrics AS c JOIN metric_names AS n ON n.metric = c.metric;
 
+-- Every reading by its number here, which is also part of the ids of its points.
+CREATE TABLE readings (
+    part INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE
+);
+INSERT INTO readings (part, name) VALUES
+    (1, 'cpu_usage'),
+    (2, 'memory_usage'),
+    (3, 'swap_usage'),
+    (4, 'disk_usage'),
+    (5, 'network_rx'),
+    (6, 'network_tx'),
+    (7, 'load_average_1m'),
+    (8, 'load_average_5m'),
+    (9, 'load_average_15m'),
+    (10, 'process_cpu'),
+    (11, 'memory_rss'),
+    (12, 'memory_heap'),
+    (13, 'threads'),
+    (14, 'open_files'),
+    (15, 'uptime'),
+    (16, 'loop_lag_p99'),
+    (17, 'loop_lag_max'),
+    (18, 'missed_ticks'),
+    (19, 'task_lateness_max'),
+    (20, 'ping_gateway'),
+    (21, 'discord_away'),
+    (22, 'gateway_reconnects'),
+    (23, 'guild_count'),
+    (24, 'user_count'),
+    (25, 'channel_count'),
+    (26, 'command_count'),
+    (27, 'command_errors'),
+    (28, 'command_error_rate'),
+    (29, 'command_latency_p50'),
+    (30, 'command_latency_p95'),
+    (31, 'command_latency_p99'),
+    (32, 'kuma_age'),
+    (33, 'monitors_up'),
+    (34, 'monitors_down'),
+    (35, 'monitors_unknown'),
+    (36, 'store_failing'),
+    (37, 'store_queue'),
+    (38, 'remote_away'),
+    (39, 'outbox_queued'),
+    (40, 'outbox_age'),
+    (41, 'web_auth_failures'),
+    (42, 'ping_lavalink');
+
+-- Not over metric_points: with the snapshots in the outer loop a condition on the time is looked
+-- at once for each snapshot instead of once for each reading. Otherwise a DELETE by time that
+-- finds nothing old would keep the writer out for seven seconds at thirty days (now 0.2).
 CREATE VIEW system_metrics AS
 SELECT
-    coalesce(id, printf('%08x-%04x-8%03x-', (sample_key >> 24) & 4294967295,
-        (sample_key >> 8) & 65535, part)
-        || (SELECT uuid_tail FROM bots WHERE bot = sample_key & 255)) AS id,
-    strftime('%Y-%m-%d %H:%M:%f', (sample_key >> 8) / 1000.0, 'unixepoch') AS timestamp,
-    metric_name,
-    metric_value,
-    labels,
-    strftime('%Y-%m-%d %H:%M:%f', (sample_key >> 8) / 1000.0, 'unixepoch') AS created_at,
-    (SELECT bot_id FROM bots WHERE bot = sample_key & 255) AS bot_id
-FROM metric_points;
+    printf('%08x-%04x-8%03x-', (s.sample_key >> 24) & 4294967295, (s.sample_key >> 8) & 65535,
+        r.part) || (SELECT uuid_tail FROM bots WHERE bot = s.sample_key & 255) AS id,
+    strftime('%Y-%m-%d %H:%M:%f', (s.sample_key >> 8) / 1000.0, 'unixepoch') AS timestamp,
+    r.name AS metric_name,
+    CASE r.part
+        WHEN 1 THEN s.cpu_usage / 100.0
+        WHEN 2 THEN s.ram_usage / 100.0
+        WHEN 3 THEN s.swap_usage / 100.0
+        WHEN 4 THEN s.disk_usage / 100.0
+        WHEN 5 THEN s.network_rx
+        WHEN 6 THEN s.network_tx
+        WHEN 7 THEN s.load_average_1m / 100.0
+        WHEN 8 THEN s.load_average_5m / 100.0
+        WHEN 9 THEN s.load_average_15m / 100.0
+        WHEN 10 THEN s.process_cpu / 100.0
+        WHEN 11 THEN s.memory_rss / 100.0
+        WHEN 12 THEN s.memory_heap / 100.0
+        WHEN 13 THEN s.threads
+        WHEN 14 THEN s.open_files
+        WHEN 15 THEN s.uptime
+        WHEN 16 THEN s.loop_lag_p99 / 100.0
+        WHEN 17 THEN s.loop_lag_max / 100.0
+        WHEN 18 THEN s.missed_ticks
+        WHEN 19 THEN s.task_lateness_max / 100.0
+        WHEN 20 THEN s.ping_gateway / 100.0
+        WHEN 21 THEN s.discord_away / 10.0
+        WHEN 22 THEN s.gateway_reconnects
+        WHEN 23 THEN s.guild_count
+        WHEN 24 THEN s.user_count
+        WHEN 25 THEN s.channel_count
+        WHEN 26 THEN s.command_count
+        WHEN 27 THEN s.command_errors
+        WHEN 28 THEN s.command_error_rate / 100.0
+        WHEN 29 THEN s.command_latency_p50 / 100.0
+        WHEN 30 THEN s.command_latency_p95 / 100.0
+        WHEN 31 THEN s.command_latency_p99 / 100.0
+        WHEN 32 THEN s.kuma_age / 10.0
+        WHEN 33 THEN s.monitors_up
+        WHEN 34 THEN s.monitors_down
+        WHEN 35 THEN s.monitors_unknown
+        WHEN 36 THEN s.store_failing / 10.0
+        WHEN 37 THEN s.store_queue
+        WHEN 38 THEN s.remote_away / 10.0
+        WHEN 39 THEN s.outbox_queued
+        WHEN 40 THEN s.outbox_age / 10.0
+        WHEN 41 THEN s.web_auth_failures
+        WHEN 42 THEN s.ping_lavalink / 100.0
+    END AS metric_value,
+    '{}' AS labels,
+    strftime('%Y-%m-%d %H:%M:%f', (s.sample_key >> 8) / 1000.0, 'unixepoch') AS created_at,
+    (SELECT bot_id FROM bots WHERE bot = s.sample_key & 255) AS bot_id
+FROM samples AS s CROSS JOIN readings AS r
+WHERE CASE r.part
+        WHEN 1 THEN s.cpu_usage
+        WHEN 2 THEN s.ram_usage
+        WHEN 3 THEN s.swap_usage
+        WHEN 4 THEN s.disk_usage
+        WHEN 5 THEN s.network_rx
+        WHEN 6 THEN s.network_tx
+        WHEN 7 THEN s.load_average_1m
+        WHEN 8 THEN s.load_average_5m
+        WHEN 9 THEN s.load_average_15m
+        WHEN 10 THEN s.process_cpu
+        WHEN 11 THEN s.memory_rss
+        WHEN 12 THEN s.memory_heap
+        WHEN 13 THEN s.threads
+        WHEN 14 THEN s.open_files
+        WHEN 15 THEN s.uptime
+        WHEN 16 THEN s.loop_lag_p99
+        WHEN 17 THEN s.loop_lag_max
+        WHEN 18 THEN s.missed_ticks
+        WHEN 19 THEN s.task_lateness_max
+        WHEN 20 THEN s.ping_gateway
+        WHEN 21 THEN s.discord_away
+        WHEN 22 THEN s.gateway_reconnects
+        WHEN 23 THEN s.guild_count
+        WHEN 24 THEN s.user_count
+        WHEN 25 THEN s.channel_count
+        WHEN 26 THEN s.command_count
+        WHEN 27 THEN s.command_errors
+        WHEN 28 THEN s.command_error_rate
+        WHEN 29 THEN s.command_latency_p50
+        WHEN 30 THEN s.command_latency_p95
+        WHEN 31 THEN s.command_latency_p99
+        WHEN 32 THEN s.kuma_age
+        WHEN 33 THEN s.monitors_up
+        WHEN 34 THEN s.monitors_down
+        WHEN 35 THEN s.monitors_unknown
+        WHEN 36 THEN s.store_failing
+        WHEN 37 THEN s.store_queue
+        WHEN 38 THEN s.remote_away
+        WHEN 39 THEN s.outbox_queued
+        WHEN 40 THEN s.outbox_age
+        WHEN 41 THEN s.web_auth_failures
+        WHEN 42 THEN s.ping_lavalink
+    END IS NOT NULL
+UNION ALL SELECT
+    printf('%08x-%04x-8%03x-', (s.sample_key >> 24) & 4294967295, (s.sample_key >> 8) & 65535,
+        2048 + e.key) || (SELECT uuid_tail FROM bots WHERE bot = s.sample_key & 255),
+    strftime('%Y-%m-%d %H:%M:%f', (s.sample_key >> 8) / 1000.0, 'unixepoch'),
+    json_extract(e.value, '$[0]'),
+    json_extract(e.value, '$[2]'),
+    json_extract(e.value, '$[1]'),
+    strftime('%Y-%m-%d %H:%M:%f', (s.sample_key >> 8) / 1000.0, 'unixepoch'),
+    (SELECT bot_id FROM bots WHERE bot = s.sample_key & 255)
+FROM samples AS s, json_each(s.extra) AS e WHERE s.extra IS NOT NULL
+UNION ALL SELECT
+    c.id,
+    strftime('%Y-%m-%d %H:%M:%f', c.at_ms / 1000.0, 'unixepoch'),
+    n.name,
+    c.value,
+    c.labels,
+    strftime('%Y-%m-%d %H:%M:%f', c.at_ms / 1000.0, 'unixepoch'),
+    (SELECT bot_id FROM bots WHERE bot = c.bot)
+FROM custom_metrics AS c JOIN metric_names AS n ON n.metric = c.metric;
 
 CREATE TRIGGER system_metrics_insert INSTEAD OF INSERT ON system_metrics
 BEGIN
