@@ -27,7 +27,7 @@ from tests.peers.kuma.replay import ReplayKuma
 
 ROUNDS = 5
 SETTLE_S = 12.0
-CPU_WINDOW_S = 30.0
+CPU_WINDOW_S = 60.0
 
 
 def run() -> list[dict[str, Any]]:
@@ -47,7 +47,7 @@ async def _run() -> list[dict[str, Any]]:
                     "value": cpu_ms - bare_cpu_ms,
                     "unit": "ms",
                     "baseline": bare_cpu_ms,
-                    "ratio": cpu_ms / bare_cpu_ms if bare_cpu_ms else None,
+                    "ratio": None,
                     "budget": "<= 8 ms",
                 }
             )
@@ -94,11 +94,16 @@ async def _bare_bot(discord: DiscordPeer) -> AsyncIterator[psutil.Process]:
 async def _measure(process: psutil.Process) -> tuple[float, float]:
     """RSS in MB after settling, and CPU milliseconds per ten seconds."""
     await asyncio.sleep(SETTLE_S)
-    before = process.cpu_times()
+    before_ns = _cpu_ns(process.pid)
     await asyncio.sleep(CPU_WINDOW_S)
-    after = process.cpu_times()
-    spent_s = after.user + after.system - before.user - before.system
-    return process.memory_info().rss / 2**20, 1000 * spent_s * 10 / CPU_WINDOW_S
+    spent_ms = (_cpu_ns(process.pid) - before_ns) / 1e6
+    return process.memory_info().rss / 2**20, spent_ms * 10 / CPU_WINDOW_S
+
+
+def _cpu_ns(pid: int) -> int:
+    """Nanoseconds on a processor, of all threads; cpu_times counts in hundredths of a second."""
+    threads = Path(f"/proc/{pid}/task").iterdir()
+    return sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads)
 
 
 async def _bare_figures() -> tuple[float, float]:

@@ -8,7 +8,6 @@ import gc
 import logging
 import signal
 import sys
-import time
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -39,18 +38,12 @@ from bot.services.parts import Choices, Parts
 from bot.services.recorder import Fact, FactKind, Recorder
 from bot.services.rules_file import CHECK_PERIOD_S, RulesFile
 from bot.services.sampler import TASK_NAME, Sampler, SampleSources
+from bot.services.store_file import StoreFile
 from bot.services.ticker import Tasks
 from bot.settings import Settings
 from bot.storage.salvage import salvage_configs
 from bot.storage.sqlite import SqliteStore
-from bot.storage.store import (
-    Receipt,
-    ServiceStats,
-    Store,
-    StoreCorrupt,
-    StoreError,
-    StoreUnavailable,
-)
+from bot.storage.store import Receipt, ServiceStats, Store, StoreError
 from bot.web.server import WebCannotListen, WebServer
 from bot.webhook import WebhookNotifier
 
@@ -64,12 +57,10 @@ EXIT_FAILED = 1
 EXIT_REFUSED = 2
 
 WEB_RETRY_S = 30.0
+UPKEEP_S = 2.0
 
-OPEN_PATIENCE_S = 60.0
-OPEN_RETRY_S = 2.0
 BUSY_TIMEOUT_S = 1.0
 SWITCH_INTERVAL_S = 0.001
-SET_ASIDE_SAID_S = 600.0
 DELIVERY_GRACE_S = 2.5
 
 
@@ -83,7 +74,7 @@ class App:
         self._store = SqliteStore(
             settings.sqlite_db_path, bot_id=settings.bot_id, busy_timeout_s=BUSY_TIMEOUT_S
         )
-        self._set_aside: tuple[Path, float] | None = None
+        self._file = StoreFile(self._store, self._translator, self._clock.now, self._rescue)
         self._exit = contextlib.AsyncExitStack()
         self._stopping = asyncio.Event()
         self._is_refused = False
@@ -92,6 +83,7 @@ class App:
         self._web: WebServer | None = None
         self._pollers: list[KumaPoller] = []
         self._build()
+        self._sources.host.prime()
 
     # -- building -----------------------------------------------------------------------
 
@@ -99,7 +91,7 @@ class App:
         settings, now = self._settings, self._clock.now
         has_token = settings.discord_token is not None
         zone = pytz.timezone(settings.comet_timezone)
-        self.recorder = Recorder(self._store, recover=self._replace_corrupt_file)
+        self.recorder = Recorder(self._store, recover=self._file.replace)
         self.fleet = Fleet(uuid4)
         self._clock.on_step.append(self.fleet.shift)
         self.audience = Audience(
@@ -128,7 +120,7 @@ class App:
             recorder=self.recorder,
             delivery=self.delivery,
             tasks=self.tasks,
-            set_aside=self._recently_set_aside,
+            set_aside=self._file.recently_set_aside,
         )
         self.sampler = Sampler(
             settings.bot_id, settings.sample_interval_s, self._sources, self._observe, now
@@ -171,19 +163,18 @@ class App:
     # -- starting -----------------------------------------------------------------------
 
     async def start(self) -> None:
-        """1. store, 2. what was known, 3. sources and their beats, 4. web, 5. Discord.
+        """1. store, 2. what was known, 3. the first snapshot, 4. Discord, web and all beats.
 
         Raises StoreError when the store cannot be used at all.
         """
-        await self._open_store()
+        await self._file.open()
         session = await self._exit.enter_async_context(aiohttp.ClientSession())
         self._build_pollers(session)
         await self._load()
+        await self._start_sampler()
         url = self._settings.discord_fallback_webhook_url
         if url is not None:
             self.delivery.use(WebhookNotifier(session, url.reveal()), is_webhook=True)
-        self.lag.start()
-        self._sources.host.prime()
         if self._settings.discord_token is not None:
             self._build_bot()
         await self._start_web()
@@ -285,11 +276,21 @@ class App:
         else:
             logger.info("%s", self._t("app.web", url=web.url))
 
+    async def _start_sampler(self) -> None:
+        """The first snapshot is on disk before anything that takes time to load."""
+        self.lag.start()
+        await self.sampler.tick()
+        interval_s = self._settings.sample_interval_s
+        self.tasks.start(TASK_NAME, interval_s, self.sampler.tick, is_first_done=True)
+
+    async def _upkeep(self) -> None:
+        """What waits, in memory for the store and in the store for Discord, is tried again."""
+        await self.recorder.drain()
+        await self.delivery.beat()
+
     def _start_beats(self) -> None:
         tasks = self.tasks
-        tasks.start("recorder", 1.0, self.recorder.drain)
-        tasks.start("delivery", 1.0, self.delivery.beat)
-        tasks.start(TASK_NAME, self._settings.sample_interval_s, self.sampler.tick)
+        tasks.start("upkeep", UPKEEP_S, self._upkeep)
         for poller in self._pollers:
             tasks.start(f"kuma:{poller.instance}", poller.tick_s, poller.tick)
         tasks.start("rules", CHECK_PERIOD_S, self.rules_file.check)
@@ -306,56 +307,19 @@ class App:
         )
         tasks.start("janitor", JANITOR_PERIOD_S, janitor.tick)
 
-    # -- the store ----------------------------------------------------------------------
-
-    async def _open_store(self) -> None:
-        """Open, waiting a minute for a locked file; a corrupt one is set aside, never deleted."""
-        deadline_s = time.monotonic() + OPEN_PATIENCE_S
-        is_said = False
-        while True:
-            try:
-                await self._store.open()
-                return
-            except StoreCorrupt:
-                await self._replace_corrupt_file()
-                return
-            except StoreUnavailable as error:
-                if error.reason != "locked" or time.monotonic() >= deadline_s:
-                    raise
-                if not is_said:
-                    logger.warning("%s", self._t("app.store_locked"))
-                    is_said = True
-                await asyncio.sleep(OPEN_RETRY_S)
-
-    async def _replace_corrupt_file(self) -> list[Fact]:
-        """Set the damaged file aside, start a fresh one, keep what can still be known."""
-        await self._store.close()
-        aside = await self._store.set_aside(self._clock.now())
-        self._set_aside = (aside, time.monotonic())
-        logger.critical("%s", self._t("app.store_set_aside", path=aside))
-        await self._store.open()
-        configs = list(self.audience.configs.values()) or await salvage_configs(aside)
+    async def _rescue(self, aside: Path) -> list[Fact]:
+        """What is still known after the file broke: from memory, or else from the damaged file."""
+        configs = list(self.audience.configs.values())
         decision = self.alerting.facts()
-        cards = tuple(self.delivery.cards.values())
+        receipt = Receipt(cards=tuple(self.delivery.cards.values()))
 
         async def write(store: Store) -> None:
-            for config in configs:
+            for config in configs or await salvage_configs(aside):
                 await store.save_guild_config(config)
             await store.record_decision(decision)
-            await store.record_receipt(Receipt(cards=cards))
+            await store.record_receipt(receipt)
 
-        fact = Fact(FactKind.KEEP, "what was known before the file broke", write)
-        if not self.audience.configs:
-            await write(self._store)
-            return []
-        return [fact]
-
-    def _recently_set_aside(self) -> str | None:
-        """The name of the file set aside in the last ten minutes."""
-        if self._set_aside is None:
-            return None
-        path, at_s = self._set_aside
-        return path.name if time.monotonic() - at_s < SET_ASIDE_SAID_S else None
+        return [Fact(FactKind.KEEP, "what was known before the file broke", write)]
 
     # -- running ------------------------------------------------------------------------
 

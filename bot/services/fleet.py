@@ -5,7 +5,6 @@ Polls come in, status changes and observations go out. Nothing here waits for an
 
 from __future__ import annotations
 
-import statistics
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -80,7 +79,9 @@ class Baseline:
         """None until there are enough values to call anything usual."""
         if len(self._values) < BASELINE_MIN_VALUES:
             return None
-        return float(statistics.median(self._values))
+        ordered = sorted(self._values)
+        middle = len(ordered) // 2
+        return (ordered[middle] + ordered[-middle - 1]) / 2
 
 
 @dataclass(slots=True)

@@ -51,11 +51,22 @@ class Tasks:
         self.health: dict[str, TaskHealth] = {}
         self._running: dict[str, asyncio.Task[None]] = {}
 
-    def start(self, name: str, period_s: float, action: Callable[[], Awaitable[object]]) -> None:
-        """Call `action` every `period_s`, the first time at once, until `stop`."""
+    def start(
+        self,
+        name: str,
+        period_s: float,
+        action: Callable[[], Awaitable[object]],
+        *,
+        is_first_done: bool = False,
+    ) -> None:
+        """Call `action` every `period_s` until `stop`; at once, unless that `is_first_done`."""
         health = TaskHealth(name, period_s, time.monotonic())
         self.health[name] = health
-        self._running[name] = asyncio.create_task(_beat(health, action), name=f"ticker:{name}")
+        if is_first_done:
+            health.runs = 1
+            health.last_success_s = health.started_s
+        beat = _beat(health, action, first_tick=int(is_first_done))
+        self._running[name] = asyncio.create_task(beat, name=f"ticker:{name}")
 
     def lateness(self) -> dict[str, float]:
         now_s = time.monotonic()
@@ -69,12 +80,15 @@ class Tasks:
         await asyncio.gather(*running, return_exceptions=True)
 
 
-async def _beat(health: TaskHealth, action: Callable[[], Awaitable[object]]) -> None:
+async def _beat(
+    health: TaskHealth, action: Callable[[], Awaitable[object]], first_tick: int
+) -> None:
     """1. act, 2. note how it went, 3. skip what was missed, 4. sleep to the next beat."""
     period_s = health.period_s
     timeout_s = max(3 * period_s, MIN_ACTION_TIMEOUT_S)
     start_s = time.monotonic()
-    tick = 0
+    tick = first_tick
+    await asyncio.sleep(tick * period_s)
     while True:
         try:
             async with asyncio.timeout(timeout_s):

@@ -60,14 +60,14 @@ def _rolled_up(
     )
     parameters = (clean(name), first, last)
     rows = db.execute(
-        f"SELECT (hour * {HOUR_MS} - ?) * ? / ? AS slot, sum(avg_value * count), sum(count), "
-        f"count(*) {source} GROUP BY slot",
+        f"SELECT (hour * {HOUR_MS} - ?) * ? / ? AS slot, sum(avg_value * count), sum(count) "
+        f"{source} GROUP BY slot",
         (start_ms, points, end_ms - start_ms, *parameters),
-    ).fetchall()
-    sums = {slot: (total, count) for slot, total, count, _ in rows}
+    )
+    sums = {slot: (total, count) for slot, total, count in rows}
     # With one bot there is one row an hour, and a full number of rows leaves no hour out.
     is_alone = maybe_one(db, "SELECT count(*) FROM bots") == 1
-    if is_alone and sum(row[3] for row in rows) == last - first:
+    if is_alone and maybe_one(db, f"SELECT count(*) {source}", *parameters) == last - first:
         edges = [(start_ms, first * HOUR_MS), (last * HOUR_MS, end_ms)]
         return sums, [(start, end) for start, end in edges if start < end]
     hours = db.execute(f"SELECT DISTINCT hour {source} ORDER BY hour", parameters)
