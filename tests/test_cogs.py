@@ -165,6 +165,21 @@ def sys_doc(cog: commands.Cog) -> str | None:
     return inspect.getdoc(inspect.getmodule(type(cog)))
 
 
+async def test_the_readme_lists_every_command_with_its_options_and_no_other(
+    stage: Stage, root: Path
+) -> None:
+    said = set(re.findall(r"^\| `/([^`]+)` \|", (root / "README.md").read_text("utf-8"), re.M))
+    registered = set()
+    for command in stage.peer.commands.all(None):
+        subcommands = [o for o in command.get("options", []) if o["type"] == 1]
+        for one in subcommands or [command]:
+            name = one["name"] if one is command else f"{command['name']} {one['name']}"
+            options = [o["name"] for o in one.get("options", [])]
+            registered.add(" ".join([name, *options]))
+    paths = {"ping`、`/health", "ready", "api/v1/health", "metrics"}
+    assert {line for line in said if line not in paths} == registered
+
+
 async def test_commands_that_change_things_are_hidden_from_members(stage: Stage) -> None:
     registered = {c["name"]: c for c in stage.peer.commands.all(None)}
     manage_guild = 1 << 5
