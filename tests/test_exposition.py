@@ -373,15 +373,15 @@ def fullest() -> Parts:
 def test_both_dialects_are_what_prometheus_client_would_have_written() -> None:
     parts = fullest()
     exposition = Exposition(parts, "1.0", monotonic=lambda: 100.0)
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(Naive(exposition, parts.fleet))
+    collectors = CollectorRegistry(auto_describe=False)
+    collectors.register(Naive(exposition, parts.fleet))
     # It sorts labels by name; ours stand in the order that reads best.
     text, _ = exposition.render()
-    assert series(text) == series(generate_latest(registry))
+    assert series(text) == series(generate_latest(collectors))
     types = [line for line in lines(text) if line.startswith("#")]
-    assert types == [line for line in lines(generate_latest(registry)) if line.startswith("#")]
+    assert types == [line for line in lines(generate_latest(collectors)) if line.startswith("#")]
     openmetrics, _ = exposition.render("application/openmetrics-text")
-    theirs = generate_openmetrics(registry)
+    theirs = generate_openmetrics(collectors)
     types = [line for line in lines(openmetrics) if line.startswith("#")]
     assert types == [line for line in lines(theirs) if line.startswith("#")]
     told = {row.name for row in ROWS}

@@ -1,7 +1,6 @@
 """The peers themselves: the real Kuma read by our client, and the replayed one beside it.
 
-The real one needs `python tests/peers/kuma/install.py` first; without it these tests are
-skipped, or fail when COMET_PEERS=required.
+The real one must be installed (`make install-peers`); without it these tests fail.
 """
 
 from __future__ import annotations
@@ -44,10 +43,7 @@ def recorded(version: str, name: str) -> str:
 @pytest.fixture
 def installed() -> None:
     if not install.ready():
-        missing = "no real Kuma here: python tests/peers/kuma/install.py"
-        if os.environ.get("COMET_PEERS") == "required":
-            pytest.fail(missing)
-        pytest.skip(missing)
+        pytest.fail("no real Kuma here: run python -m tests.peers.kuma.install (or make test)")
 
 
 @pytest_asyncio.fixture

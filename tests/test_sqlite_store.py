@@ -715,10 +715,9 @@ async def test_any_sqlite3_shell_reads_the_views(store: SqliteStore) -> None:
     await store.save_hourly(NOW)
     for view in VIEWS:
         query(store.path, f"SELECT * FROM {view}")
+    # The shell is another build of the library than Python's; where there is one, ask it too.
     shell = shutil.which("sqlite3")
-    if shell is None:
-        pytest.skip("no sqlite3 shell here; a bare connection has read them all")
-    for view in VIEWS:
+    for view in VIEWS if shell is not None else ():
         assert ask_shell(shell, store.path, f"SELECT * FROM {view}") == (0, ""), view
 
 

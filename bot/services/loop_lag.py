@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from array import array
 
-INTERVAL_S = 0.5
+INTERVAL_S = 1.0
 WINDOW_S = 60.0
 
 
 class LoopLag:
-    """Measures the lateness of a timer every half second, over the last minute."""
+    """Measures the lateness of a timer once a second, over the last minute."""
 
     def __init__(self) -> None:
         self._late_ms = array("f")
