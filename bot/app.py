@@ -57,6 +57,7 @@ EXIT_FAILED = 1
 EXIT_REFUSED = 2
 
 WEB_RETRY_S = 30.0
+DISCORD_RETRY_S = 30.0
 UPKEEP_S = 2.0
 
 BUSY_TIMEOUT_S = 1.0
@@ -328,39 +329,52 @@ class App:
         loop = asyncio.get_running_loop()
         for sign in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(sign, self._stopping.set)
+        starting = asyncio.create_task(self.start(), name="start")
+        stopping = asyncio.create_task(self._stopping.wait(), name="stop")
+        talk: asyncio.Task[None] | None = None
         try:
-            await self.start()
+            # A start can wait a minute for a locked file; a signal must not.
+            await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
+            if starting.done():
+                starting.result()
+                self._say_what_runs()
+                talk = asyncio.create_task(self._talk_to_discord(), name="discord")
+                await stopping
         except StoreError as error:
             path = self._settings.sqlite_db_path
             said = self._t(f"store.{error.reason}", path=path, detail=error.detail)
             logger.critical("%s", said)
-            await self.stop()
             return EXIT_FAILED
-        except BaseException:
-            await self.stop()
-            raise
-        self._say_what_runs()
-        talk = asyncio.create_task(self._talk_to_discord(), name="discord")
-        try:
-            await self._stopping.wait()
         finally:
+            for task in (starting, stopping):
+                task.cancel()
+            await asyncio.gather(starting, stopping, return_exceptions=True)
             logger.info("%s", self._t("app.stopping"))
             await self.stop(talk)
         logger.info("%s", self._t("app.stopped"))
         return EXIT_REFUSED if self._is_refused else EXIT_FINE
 
     async def _talk_to_discord(self) -> None:
-        from_settings = self._settings.discord_token
-        if self._bot is None or from_settings is None:
+        """A token that never worked ends the process; one that stops working ends Discord only."""
+        token = self._settings.discord_token
+        if self._bot is None or token is None:
             return
         from bot.client import TokenRefused, run_bot
 
-        try:
-            await run_bot(self._bot, from_settings.reveal())
-        except TokenRefused:
-            logger.critical("%s", self._t("app.token_refused"))
-            self._is_refused = True
-            self._stopping.set()
+        while True:
+            try:
+                await run_bot(self._bot, token.reveal())
+            except TokenRefused:
+                logger.critical("%s", self._t("app.token_refused"))
+                if self.audience.joined_guild_ids is None:
+                    self._is_refused = True
+                    self._stopping.set()
+                return
+            except Exception:
+                logger.exception("the Discord side ended unexpectedly; it is started again")
+                await asyncio.sleep(DISCORD_RETRY_S)
+            else:
+                return
 
     def _say_what_runs(self) -> None:
         """In plain words: what this process does now, and what to set next."""

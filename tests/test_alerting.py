@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import sqlite3
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -86,6 +89,19 @@ async def test_a_flip_is_on_disk_with_its_state_and_its_outbox_row(process: Proc
     (incident,) = await process.store.open_incidents()
     assert incident.value == 90
     assert incident.message == "HighCPU  "
+
+
+async def test_the_readings_at_the_moment_are_stored_with_the_incident(
+    process: Process, tmp_path: Path
+) -> None:
+    for _ in range(5):
+        await process.cpu(91.5)
+    await process.monitors(shop=1)
+    with contextlib.closing(sqlite3.connect(tmp_path / "monitoring.db")) as db:
+        rows = db.execute("SELECT rule_name, metrics_snapshot FROM alert_history").fetchall()
+    kept = {rule: json.loads(snapshot) for rule, snapshot in rows}
+    assert kept["HighCPU"]["cpu_usage"] == 91.5
+    assert kept["service_down"]["cpu_usage"] == 91.5
 
 
 async def test_host_alerts_stay_with_operators_services_go_to_everybody(process: Process) -> None:

@@ -66,6 +66,7 @@ class Alerting:
         self.rules: tuple[Rule, ...] = ()
         self.states: dict[AlertKey, AlertState] = {}
         self.open: dict[UUID, Incident] = {}
+        # What the machine looked like when something flipped is stored beside the incident.
         self.last_values: Mapping[str, float | None] = {}
         self._moved: dict[AlertKey, AlertState] = {}
         self._stored_s = monotonic()
@@ -88,6 +89,9 @@ class Alerting:
     async def observe(self, observation: Observation, max_gap_s: float = 60.0) -> None:
         """Let every rule that watches one of these metrics look at them."""
         async with self._lock:
+            host = {name: column[""] for name, column in observation.values.items() if "" in column}
+            if host:
+                self.last_values = host
             work = evaluate_slices(
                 self._bound,
                 self.states,

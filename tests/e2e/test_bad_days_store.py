@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import resource
 import sqlite3
@@ -93,6 +94,25 @@ async def test_a_locked_file_delays_writing_and_loses_nothing(scene: Scene) -> N
     )[0]
     assert gaps[1] > before + 4
     assert gaps[0] < 3, "samples taken while the file was locked are there"
+
+
+async def test_a_file_locked_from_the_start_is_waited_for_and_a_signal_still_ends_it(
+    tmp_path: Path,
+) -> None:
+    bot = await made(tmp_path)
+    seen = len(bot.log)
+    with contextlib.closing(sqlite3.connect(bot.db_path, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        await bot.start()
+        await bot.wait_log("holds the database locked", since=seen)
+        code, took_s = await bot.stop()
+        assert (code, took_s < 5) == (0, True)
+        await bot.start()
+        await asyncio.sleep(1)
+        other.execute("ROLLBACK")
+    (count,) = bot.query("SELECT count(*) FROM system_stats")[0]
+    await bot.wait_rows(SAMPLES, count + 1)
+    assert (await bot.stop())[0] == 0
 
 
 async def test_a_disk_that_takes_nothing_is_told_and_alerts_go_on(
