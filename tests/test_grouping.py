@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 from bot.core.alert import Ending, FlipKind
-from bot.core.grouping import STORM_OPEN, Plan, plan_channel
+from bot.core.grouping import STORM_OPEN, STORM_QUIET, Plan, plan_channel
 from bot.core.incident import Card, Incident, OutboxItem
 from bot.core.rule import Severity
 
@@ -99,12 +99,24 @@ def test_later_flips_fold_into_the_open_storm_and_different_rules_do_not_mix() -
     storm = posted(*many, is_storm=True)
     late, other = incident(subject="late"), incident("KumaUnreachable", "kuma")
     everyone = [*many, late, other]
-    done = plan([item(late), item(other)], everyone, [storm], T0 + timedelta(minutes=5))
+    done = plan([item(late), item(other)], everyone, [storm], T0 + timedelta(minutes=1))
     by_card = {work.card.card_id: work for work in done.cards}
     assert late.incident_id in by_card[storm.card_id].card.incident_ids
     assert len(done.cards) == 2
-    closed_for_new = plan([item(late)], everyone, [storm], T0 + STORM_OPEN + timedelta(seconds=1))
-    assert closed_for_new.cards[0].card.card_id != storm.card_id
+    quiet = plan([item(late)], everyone, [storm], T0 + STORM_QUIET + timedelta(seconds=1))
+    assert quiet.cards[0].card.card_id != storm.card_id
+    old = replace(storm, folded_at=T0 + STORM_OPEN)
+    too_old = plan([item(late)], everyone, [old], T0 + STORM_OPEN + timedelta(seconds=1))
+    assert too_old.cards[0].card.card_id != storm.card_id
+
+
+def test_an_outage_after_a_storm_has_passed_gets_a_card_that_notifies() -> None:
+    many = [ended(incident(subject=str(n))) for n in range(5)]
+    storm = posted(*many, is_storm=True)
+    late = incident(subject="late")
+    done = plan([item(late)], [*many, late], [storm], T0 + timedelta(seconds=30))
+    assert done.cards[0].card.card_id != storm.card_id
+    assert not done.cards[0].card.is_storm
 
 
 def test_recovery_edits_the_card_and_adds_one_reply() -> None:

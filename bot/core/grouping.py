@@ -14,8 +14,10 @@ STORM_SIZE = 3
 """So many new incidents of one rule at once, or more in a minute, share a card."""
 
 STORM_WINDOW = timedelta(seconds=60)
+STORM_QUIET = timedelta(minutes=2)
 STORM_OPEN = timedelta(minutes=10)
-"""How long after the last fold a storm card still takes in newcomers."""
+"""A storm card takes in newcomers while something on it is open, until two minutes pass without
+one, and for ten minutes at most: an edit notifies nobody, so a later outage needs a card."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,7 @@ def plan_channel(
 
     1. Items whose incident already has a card here edit that card.
     2. New incidents of one rule go on cards of their own until they are many; then they share
-       one storm card, which stays open to newcomers for ten minutes after the last.
+       one storm card, which stays open to newcomers for a while (`STORM_QUIET`, `STORM_OPEN`).
     3. Escalation and recovery each add one reply to a card that people have already seen; a
        storm answers once, when its last incident has ended.
     """
@@ -107,7 +109,9 @@ def _house(
             for card in mine.values()
             if card.is_storm
             and card.closed_at is None
-            and now - (card.folded_at or card.opened_at) <= STORM_OPEN
+            and now - (card.folded_at or card.opened_at) <= STORM_QUIET
+            and now - card.opened_at <= STORM_OPEN
+            and any(i in incidents and incidents[i].resolved_at is None for i in card.incident_ids)
             and of_rule(card)
         ),
         None,
