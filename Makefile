@@ -40,7 +40,7 @@ lint: install-dev ## format, lint and types, without changing anything
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: install ## every benchmark with its budget
+bench: install-dev ## every benchmark with its budget
 	$(BIN)/python -m benchmarks
 
 docs: install ## write the tables of settings into README.md and .env.example
