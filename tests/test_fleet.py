@@ -80,6 +80,19 @@ def test_one_failed_poll_says_nothing_three_lose_the_source_once(fleet: Fleet) -
     assert [c.status for c in back] == [UP]
 
 
+def test_loss_and_return_of_a_source_are_in_the_very_observation_that_shows_them(
+    fleet: Fleet,
+) -> None:
+    fleet.apply(report(reading(1)), at(0))
+    fleet.fail("kuma", PollProblem.TIMEOUT, "", at(60))
+    fleet.fail("kuma", PollProblem.UNAUTHORIZED, "", at(120))
+    lost = fleet.observe(at(120))
+    assert lost.values["kuma_staleness"] == {"kuma": 1.0}
+    assert lost.details["kuma"]["problem"] == "unauthorized"
+    fleet.apply(report(reading(1)), at(130))
+    assert fleet.observe(at(130)).values["kuma_staleness"] == {"kuma": 0.0}
+
+
 @pytest.mark.parametrize(
     ("period_s", "failures_at", "lost_at"), [(60, 60, 120), (1, 1, 30), (3600, 3600, 3660)]
 )

@@ -9,6 +9,7 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import chain
 from uuid import UUID
 
 from bot.core.alert import Detail, Observation
@@ -165,20 +166,25 @@ class Source:
 class _Details(Mapping[str, Detail]):
     """Details of monitors, made when somebody asks: rules ask for few of thousands."""
 
-    def __init__(self, fleet: Fleet, keys: Mapping[str, object]) -> None:
+    def __init__(
+        self, fleet: Fleet, keys: Mapping[str, object], sources: Mapping[str, Detail]
+    ) -> None:
         self._fleet = fleet
         self._keys = keys
+        self._sources = sources
 
     def __getitem__(self, key: str) -> Detail:
+        if key in self._sources:
+            return self._sources[key]
         if key not in self._keys:
             raise KeyError(key)
         return self._fleet.detail(self._fleet.monitors[key])
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._keys)
+        return chain(self._sources, self._keys)
 
     def __len__(self) -> int:
-        return len(self._keys)
+        return len(self._sources) + len(self._keys)
 
 
 class Fleet:
@@ -337,8 +343,14 @@ class Fleet:
             if reading.cert_days_remaining is not None:
                 cert_days[key] = reading.cert_days_remaining
         columns = (down, missing, slowness, cert_days)
-        values = dict(zip(MONITOR_METRICS, columns, strict=True))
-        return Observation(now, values, _Details(self, missing))
+        values: dict[str, dict[str, float | None]] = dict(
+            zip(MONITOR_METRICS, columns, strict=True)
+        )
+        # Loss and return of a Kuma are told with the very poll that shows them.
+        values["kuma_staleness"] = {
+            instance: source.staleness(now) for instance, source in self.sources.items()
+        }
+        return Observation(now, values, _Details(self, missing, self.source_details(now)))
 
     def detail(self, monitor: FleetMonitor) -> Detail:
         identity, reading = monitor.identity, monitor.reading
