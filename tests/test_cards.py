@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from hypothesis import given
@@ -675,3 +675,22 @@ def test_a_cut_text_always_fits(given_text: str, limit: int) -> None:
 )
 def test_links_discord_would_refuse_are_known(url: str, showable: bool) -> None:
     assert text.is_showable_url(url) is showable
+
+
+def test_a_machine_has_no_name_to_show_when_its_rule_was_changed() -> None:
+    ended = Incident(
+        incident_id=uuid4(),
+        rule_name="HighCPU",
+        subject="",
+        severity=Severity.WARNING,
+        category="system",
+        scope="operator",
+        metric="cpu_usage",
+        level=80.0,
+        fired_at=NOW,
+        resolved_at=NOW,
+        ending=Ending.RULE_CHANGED,
+    )
+    card = Card(uuid4(), "MARK", "1", "2", NOW, (ended.incident_id,))
+    embed = RENDERER.card(card, [ended], "ja", NOW).embeds[0]
+    assert "—" not in str(embed["description"])

@@ -65,26 +65,30 @@ def _severity(incident: Incident) -> dict[str, str]:
     return {"severity": severity_word(incident.rule_name, incident.severity)}
 
 
+def _about(voice: Voice, incident: Incident, title: str) -> str:
+    """What, and of whom: the machine itself has no name; a task or a monitor has one."""
+    name = name_of(incident)
+    if not name:
+        return f"**{shown_name(title)}**"
+    return voice("card.say.about", what=shown_name(title), name=shown_name(name, NAME_LIMIT))
+
+
 def _description(voice: Voice, incident: Incident) -> Iterator[str]:
     situation = situation_of(incident)
     name = shown_name(name_of(incident), NAME_LIMIT)
     title = voice.rule_title(incident.rule_name)
     if situation == "ended":
         key = "other" if incident.ending is None else incident.ending.value
-        yield voice("card.say.about", what=shown_name(title), name=name)
+        yield _about(voice, incident, title)
         yield voice(f"card.ended.{key}")
         return
     if situation.startswith(("alert", "warning")):
-        # The machine itself has no name; a task, a monitor or a metric's subject has one.
-        has_name = bool(name_of(incident))
         if situation.startswith("warning"):
             yield voice(f"card.say.{situation}", name=name)
             if situation == "warning":
                 yield shown_name(title)
-        elif has_name:
-            yield voice("card.say.about", what=shown_name(title), name=name)
         else:
-            yield f"**{shown_name(title)}**"
+            yield _about(voice, incident, title)
     else:
         yield voice(f"card.say.{situation}", name=name)
     if incident.resolved_at is not None:
