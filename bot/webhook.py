@@ -105,7 +105,11 @@ class WebhookNotifier:
             if answer.get("code") == EDITS_RATIONED:
                 raise _EditsRationed
             if waited_s + retry_after_s > PATIENCE_S:
-                raise DeliveryError(DeliveryProblem.TRANSIENT, f"429, {retry_after_s:.0f} s")
+                raise DeliveryError(
+                    DeliveryProblem.TRANSIENT,
+                    f"429, {retry_after_s:.0f} s",
+                    retry_after_s=retry_after_s,
+                )
             await asyncio.sleep(retry_after_s)
             waited_s += retry_after_s
 

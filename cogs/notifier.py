@@ -145,10 +145,14 @@ async def _problems_told() -> AsyncIterator[None]:
     try:
         yield
     except discord.RateLimited as error:
-        raise DeliveryError(DeliveryProblem.TRANSIENT, "rate limit") from error
+        raise DeliveryError(
+            DeliveryProblem.TRANSIENT, "rate limit", retry_after_s=error.retry_after
+        ) from error
     except discord.HTTPException as error:
         raise DeliveryError(
-            _problem_of(error), f"HTTP {error.status}, code {error.code}"
+            _problem_of(error),
+            f"HTTP {error.status}, code {error.code}",
+            retry_after_s=_retry_after_s(error),
         ) from error
     except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
         # Raised before anything was sent.
@@ -158,6 +162,16 @@ async def _problems_told() -> AsyncIterator[None]:
     except RuntimeError as error:
         # aiohttp's word for a session that was closed meanwhile.
         raise DeliveryError(DeliveryProblem.TRANSIENT, str(error)) from error
+
+
+def _retry_after_s(error: discord.HTTPException) -> float:
+    """What a 429 asks for that discord.py did not wait out itself (one without `Via`)."""
+    if error.status != 429:
+        return 0.0
+    try:
+        return max(0.0, float(error.response.headers.get("Retry-After", "0")))
+    except (AttributeError, ValueError):
+        return 0.0
 
 
 def _problem_of(error: discord.HTTPException) -> DeliveryProblem:

@@ -322,3 +322,17 @@ async def test_resolved_before_the_receipt_of_its_card_is_known(cut_at: int) -> 
     assert [m["text"] for m in world.posted_cards] == ["✅ 1"]
     assert len(world.replies) == was_seen
     assert all(card.closed_at is not None for card in world.cards.values())
+
+
+async def test_discord_is_not_asked_again_before_the_time_it_named() -> None:
+    world = World()
+    incident = make_incident()
+    delivery = process(world, [incident])
+    world.trouble = [DeliveryError(DeliveryProblem.TRANSIENT, "429", retry_after_s=40)]
+    delivery.enqueue([incident], [make_item(incident)])
+    await asyncio.gather(*delivery._workers.values())
+    for waited_s, told in ((20, 0), (19, 0), (2, 1)):
+        world.now += timedelta(seconds=waited_s)
+        delivery.wake(at_once=True)
+        await asyncio.gather(*delivery._workers.values())
+        assert len(world.messages) == told

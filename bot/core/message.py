@@ -39,9 +39,12 @@ class DeliveryProblem(Enum):
 
 
 class DeliveryError(Exception):
-    """A notifier could not deliver."""
+    """A notifier could not deliver. `retry_after_s` is how long Discord asked us to wait."""
 
-    def __init__(self, problem: DeliveryProblem, detail: str = "") -> None:
+    def __init__(
+        self, problem: DeliveryProblem, detail: str = "", *, retry_after_s: float = 0.0
+    ) -> None:
         super().__init__(f"{problem.value}: {detail}" if detail else problem.value)
         self.problem = problem
         self.detail = detail
+        self.retry_after_s = retry_after_s
