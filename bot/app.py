@@ -8,6 +8,7 @@ import gc
 import logging
 import signal
 import sys
+from collections.abc import Awaitable
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -395,27 +396,35 @@ class App:
 
     async def stop(self, talk: asyncio.Task[None] | None = None) -> None:
         """Graceful, under five seconds: what is being sent finishes, what waits stays stored."""
-        await self.delivery.stop(DELIVERY_GRACE_S)
-        await self.tasks.stop()
         self.lag.stop()
+        closing = [self.tasks.stop()]
+        if self._web is not None:
+            closing.append(self._web.stop())
+        await asyncio.gather(self.delivery.stop(DELIVERY_GRACE_S), *closing)
         if self._bot is not None:
-            with contextlib.suppress(Exception):
-                async with asyncio.timeout(1.0):
-                    await self._bot.close()
+            await _within(1.0, self._bot.close())
         if talk is not None:
             talk.cancel()
             await asyncio.gather(talk, return_exceptions=True)
-        if self._web is not None:
-            await self._web.stop()
-        with contextlib.suppress(StoreError, TimeoutError):
-            async with asyncio.timeout(1.0):
-                await self.alerting.flush()
-                await self.recorder.drain()
+        await _within(0.7, self._put_away())
         await self._exit.aclose()
-        await self._store.close()
+        await _within(0.7, self._store.close())
+
+    async def _put_away(self) -> None:
+        await self.alerting.flush()
+        await self.recorder.drain()
 
     def _t(self, key: str, **params: object) -> str:
         return self._translator.t(key, None, **params)
+
+
+async def _within(seconds: float, ending: Awaitable[None]) -> None:
+    """Whatever ends badly or late must not keep the rest from ending well."""
+    try:
+        async with asyncio.timeout(seconds):
+            await ending
+    except Exception as error:
+        logger.warning("while stopping: %s", str(error) or type(error).__name__)
 
 
 def _instance(key: str) -> str:

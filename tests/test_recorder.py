@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from typing import Any, cast
 
 from bot.services.recorder import Fact, FactKind, Recorder
@@ -45,6 +47,29 @@ async def test_order_is_kept_while_and_after_the_store_refuses() -> None:
     assert store.written == ["a", "b", "c"]
     assert target.waiting == 0
     assert target.failing_s == 0
+
+
+async def test_a_write_cut_off_in_the_middle_is_not_forgotten() -> None:
+    store = Moody()
+    target = recorder(store)
+
+    async def hang(_: Store) -> None:
+        await asyncio.sleep(60)
+
+    async def again(_: Store) -> None:
+        store.written.append("cut off")
+
+    writes = iter((hang, again))
+
+    async def write(given: Store) -> None:
+        await next(writes)(given)
+
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await target.put(Fact(FactKind.KEEP, "cut off", write))
+    await target.put(store.fact("later"))
+    await drain_now(target)
+    assert store.written == ["cut off", "later"]
 
 
 async def test_memory_is_bounded_and_samples_go_first() -> None:

@@ -101,6 +101,10 @@ class Recorder:
     async def _write(self, fact: Fact, *, requeue_front: bool = False) -> bool:
         try:
             await fact.write(self._store)
+        except asyncio.CancelledError:
+            # Perhaps written, perhaps not: it is idempotent, and nothing else remembers it.
+            self._keep(fact, front=True)
+            raise
         except StoreCorrupt as error:
             self._note_failure(error)
             self._keep(fact, front=requeue_front)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sqlite3
 
 import pytest
 
@@ -235,6 +237,21 @@ async def test_sigterm_during_delivery_ends_in_time_and_the_rest_is_sent_later(
     await scene.wait_card("🔴", text="service 0001", timeout_s=30)
     await scene.quiet(2)
     assert len(scene.cards()) == 1
+
+
+async def test_sigterm_ends_in_time_although_nothing_answers(
+    scene: Scene, discord: DiscordPeer, kuma: ReplayKuma
+) -> None:
+    """Discord hangs, Kuma hangs, the database is locked: all at once, still under five seconds."""
+    hanging = discord.hang("POST", POST)
+    kuma.set_status("service 0001", DOWN)
+    await discord.wait_for(lambda: hanging.hits, 20)
+    kuma.fail("hang")
+    with contextlib.closing(sqlite3.connect(scene.bot.db_path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        await scene.bot.wait_log("refuses to write")
+        code, took_s = await scene.bot.stop()
+    assert (code, took_s < 5) == (0, True)
 
 
 async def test_a_card_deleted_by_hand_does_not_swallow_the_recovery(
