@@ -122,7 +122,7 @@ def test_after_a_restart_nothing_is_said_of_a_monitor_before_the_first_poll(flee
     known = KnownMonitor(MonitorIdentity("kuma:1", "service 1"), UP, at(-500), at(-60))
     fleet.restore([known])
     assert fleet.status_of(fleet.monitors["kuma:1"]) is UNKNOWN
-    assert fleet.count(UP) == 0
+    assert fleet.counts()[UP] == 0
     assert fleet.observe(at(0)).values["monitor_down"] == {}
     assert fleet.apply(report(reading(1)), at(1)) == [], "the stored status still held"
     assert fleet.status_of(fleet.monitors["kuma:1"]) is UP

@@ -71,7 +71,6 @@ class Alerting:
         self._moved: dict[AlertKey, AlertState] = {}
         self._stored_s = monotonic()
         self._monotonic = monotonic
-        self.evaluations = 0
 
     async def load(self, stored: AlertingState, rules: Iterable[Rule]) -> None:
         """Take up where the last process stopped; alerts of changed rules start afresh."""
@@ -107,7 +106,6 @@ class Alerting:
                     step: Step = done.value
                     break
                 await asyncio.sleep(0)
-            self.evaluations += 1
             await self._commit(step)
 
     async def flush(self) -> None:

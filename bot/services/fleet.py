@@ -6,6 +6,7 @@ Polls come in, status changes and observations go out. Nothing here waits for an
 from __future__ import annotations
 
 from array import array
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -383,8 +384,9 @@ class Fleet:
             return MonitorStatus.UNKNOWN
         return monitor.status
 
-    def count(self, status: MonitorStatus) -> int:
-        return sum(1 for monitor in self.monitors.values() if self.status_of(monitor) is status)
+    def counts(self) -> Counter[MonitorStatus]:
+        """How many monitors stand how; a status nobody has counts 0."""
+        return Counter(self.status_of(monitor) for monitor in self.monitors.values())
 
     def find(self, text: str) -> list[FleetMonitor]:
         """Monitors whose key or name is exactly `text` (case ignored for names)."""

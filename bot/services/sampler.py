@@ -141,12 +141,13 @@ class Sampler:
         ages = [age for s in fleet.sources.values() if (age := s.age_s(at)) is not None]
         stale = [v for s in fleet.sources.values() if (v := s.staleness(at)) is not None]
         has_kuma = bool(fleet.sources)
+        counts = fleet.counts()
         return ServiceLook(
             kuma_age_s=max(ages, default=None),
             kuma_staleness=max(stale, default=None),
-            monitors_up=float(fleet.count(MonitorStatus.UP)) if has_kuma else None,
-            monitors_down=float(fleet.count(MonitorStatus.DOWN)) if has_kuma else None,
-            monitors_unknown=float(fleet.count(MonitorStatus.UNKNOWN)) if has_kuma else None,
+            monitors_up=float(counts[MonitorStatus.UP]) if has_kuma else None,
+            monitors_down=float(counts[MonitorStatus.DOWN]) if has_kuma else None,
+            monitors_unknown=float(counts[MonitorStatus.UNKNOWN]) if has_kuma else None,
             store_failing_s=recorder.failing_s,
             store_queue=float(recorder.waiting),
             remote_away_s=sources.remote_away_s(),

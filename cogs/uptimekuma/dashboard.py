@@ -73,7 +73,8 @@ def _field(fleet: Fleet, monitor: FleetMonitor, speech: Speech) -> str:
 def summary(fleet: Fleet, speech: Speech) -> str:
     """Counts of every status. No share is told while part of the fleet is unknown."""
     total = len(fleet.monitors)
-    counts = {status: fleet.count(status) for status in STATUS_SYMBOLS}
+    counted = fleet.counts()
+    counts = {status: counted[status] for status in STATUS_SYMBOLS}
     unknown = counts[MonitorStatus.UNKNOWN]
     up = counts[MonitorStatus.UP]
     shown_up = speech.unknown if unknown == total else speech.number(up)

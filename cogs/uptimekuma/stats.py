@@ -82,11 +82,12 @@ def stats_embed(
 def _add_fleet(embed: discord.Embed, fleet: Fleet, speech: Speech) -> None:
     """Counts of now. Of monitors that nobody has seen yet, nothing is said but that."""
     total = len(fleet.monitors)
-    unknown = fleet.count(MonitorStatus.UNKNOWN)
+    counts = fleet.counts()
+    unknown = counts[MonitorStatus.UNKNOWN]
     is_known = unknown < total
 
     def count(status: MonitorStatus) -> str:
-        return speech.number(fleet.count(status)) if is_known else speech.unknown
+        return speech.number(counts[status]) if is_known else speech.unknown
 
     has_looked = any(source.last_good_at is not None for source in fleet.sources.values())
     shown_total = speech.number(total) if total or has_looked else speech.unknown
@@ -95,7 +96,7 @@ def _add_fleet(embed: discord.Embed, fleet: Fleet, speech: Speech) -> None:
     add_field(embed, speech("stats.down"), count(MonitorStatus.DOWN))
     add_field(embed, speech("stats.unknown"), speech.number(unknown) if total else speech.unknown)
     for status in (MonitorStatus.PENDING, MonitorStatus.MAINTENANCE):
-        if fleet.count(status):
+        if counts[status]:
             add_field(embed, speech.status(status), count(status))
 
 
