@@ -18,6 +18,8 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 LOCK := $(BIN)/python -m uv pip compile --quiet --universal --python-version 3.11 \
 	--generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links
 
+EXTRAS := --extra backup --extra postgresql --extra supabase
+
 .PHONY: help install install-dev install-peers run test lint bench docs lock clean
 
 help: ## list what can be made
@@ -48,8 +50,8 @@ docs: install ## write the tables of settings into README.md and .env.example
 	$(BIN)/python -m bot settings-table --env > .env.example
 
 lock: install-dev ## make the hashed locks anew from pyproject.toml
-	$(LOCK) --upgrade --extra supabase pyproject.toml -o requirements.lock
-	$(LOCK) --upgrade --extra supabase --extra dev -c requirements.lock \
+	$(LOCK) --upgrade $(EXTRAS) pyproject.toml -o requirements.lock
+	$(LOCK) --upgrade $(EXTRAS) --extra dev -c requirements.lock \
 		pyproject.toml -o requirements-dev.lock
 
 clean: ## remove what building and testing left behind; never data/

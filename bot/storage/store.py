@@ -15,6 +15,7 @@ from uuid import UUID
 from bot.core.alert import AlertKey, AlertState, Flip
 from bot.core.incident import Card, GuildConfig, Incident, OutboxItem
 from bot.core.observation import MonitorIdentity, MonitorStatus, Sample
+from bot.storage.kinds import Cursor, FactGroup, RowPage, WireRow
 
 
 class StoreError(Exception):
@@ -33,7 +34,10 @@ class StoreError(Exception):
 class StoreUnavailable(StoreError):
     """Locked, full, read-only, away: keep the fact and try again.
 
-    reason: locked, full, readonly, cantopen, io, closed.
+    reason: locked, full, readonly, cantopen, io, closed; of a remote store also: away (no
+    connection, time-out, 5xx, paused project), key (401: key wrong or expired), rights (403,
+    42501), schema (a table, column or function is missing: its migrations are behind), odd
+    (an answer that is not of the service we know).
     """
 
     def __init__(self, reason: str, detail: str = "") -> None:
@@ -140,6 +144,50 @@ class KnownMonitor:
     status: MonitorStatus
     changed_at: datetime
     last_seen_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """One question and answer that another cog reported; texts are empty in mode `metadata`."""
+
+    conversation_id: UUID
+    user_id: str
+    user_name: str
+    prompt: str
+    response: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Song:
+    """One song that another cog played; in mode `metadata` nobody's name stands in it."""
+
+    song_id: UUID
+    guild_id: str
+    song_title: str
+    requested_by: str
+    requested_by_id: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """One log record of WARNING or worse, redacted. `context` is JSON-able."""
+
+    line_id: UUID
+    level: str
+    logger: str
+    message: str
+    context: Mapping[str, object]
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class MemberData:
+    """Everything kept about one member, oldest first."""
+
+    conversations: Sequence[Conversation]
+    songs: Sequence[Song]
 
 
 class MetricPoint(NamedTuple):
@@ -277,3 +325,77 @@ class Store(Protocol):
     async def save_daily_summary(self, day: date, summary: Mapping[str, object]) -> None: ...
 
     async def size_bytes(self) -> int: ...
+
+    # What other cogs report
+
+    async def save_raw(
+        self, raw_id: UUID, metric_type: str, data: Mapping[str, object], at: datetime
+    ) -> None: ...
+
+    async def save_conversation(self, conversation: Conversation) -> None: ...
+
+    async def save_song(self, song: Song) -> None: ...
+
+    async def save_log_lines(self, lines: Sequence[LogLine]) -> None: ...
+
+    async def popular_songs(
+        self, since_at: datetime, limit: int, guild_id: str | None = None
+    ) -> list[tuple[str, int]]:
+        """(song title, times played), most played first, then by title."""
+
+    async def most_active(self, since_at: datetime, limit: int) -> list[tuple[str, str, int]]:
+        """(user id, newest user name, conversations), most first, then by user id."""
+
+    async def member_data(self, user_id: str) -> MemberData: ...
+
+    async def delete_member_data(self, user_id: str, up_to: datetime) -> int:
+        """Delete what is kept about a member up to a time; how many rows went."""
+
+    # Rows that travel between stores
+
+    async def export_rows(
+        self,
+        kind: str,
+        after: Cursor | None,
+        limit: int,
+        *,
+        since_at: datetime | None = None,
+        bot_id: str | None = None,
+    ) -> RowPage:
+        """A page of wire rows (see `kinds`) in the kind's order, behind `after`.
+
+        `since_at` leaves out rows older than that (kinds without a time are always whole);
+        `bot_id` those of other bots.
+        """
+
+    async def import_rows(self, kind: str, rows: Sequence[WireRow]) -> int:
+        """Take rows in, in one step; how many were new or newer than what was there.
+
+        A row that is there already stays as it is, a changing one gives way to a higher
+        revision. Raises StoreError with retriable=False when one of them can never be stored.
+        """
+
+    async def count_rows(self, kind: str, *, bot_id: str | None = None) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteState:
+    """What a remote store says of itself. `last_at` is when this bot last copied anything."""
+
+    schema_number: int
+    position: int
+    last_stream: UUID | None
+    last_at: datetime | None
+
+
+class RemoteStore(Store, Protocol):
+    """A store to which another one is copied."""
+
+    async def remote_state(self, stream: UUID) -> RemoteState:
+        """Of this bot; `position` is the last one of `stream` that is safely there, 0 if none."""
+
+    async def copy(self, stream: UUID, first: int, last: int, facts: Sequence[FactGroup]) -> None:
+        """Store what happened from position `first` to `last`, all of it or nothing.
+
+        Positions that are there already are not written again, so that repeating is harmless.
+        """
