@@ -313,6 +313,21 @@ def test_a_store_that_refuses_names_the_remedy() -> None:
     assert "`monitoring.db.corrupt-1`" in said(draw(aside))
 
 
+def test_a_remote_store_that_is_away_names_why_while_it_is() -> None:
+    away = cpu(
+        rule_name="DatabaseConnectionLost",
+        metric="remote_away",
+        severity=Severity.CRITICAL,
+        value=45.0,
+        level=30.0,
+        detail={"problem": None, "remote": "supabase", "remote_problem": "key"},
+    )
+    assert texts("en")["problem.remote.key"] in said(draw(away))
+    assert texts("en")["problem.remote.key"] not in said(draw(ended(away)))
+    strange = replace(away, detail={"remote_problem": "strange"})
+    assert "strange" in said(draw(strange))
+
+
 def test_a_dead_task_is_named() -> None:
     dead = cpu(
         rule_name="TaskDead", subject="sampler", metric="task_lateness", value=3.2, level=3.0

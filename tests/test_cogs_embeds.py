@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from uuid import uuid4
@@ -12,6 +13,7 @@ from uuid import uuid4
 import pytest
 
 from bot.core.alert import FlipKind
+from bot.core.copying import Copying, CopyPhase
 from bot.core.incident import GuildConfig, OutboxItem
 from bot.core.message import DeliveryProblem
 from bot.core.observation import KumaReport, MonitorStatus, PollProblem, Sample
@@ -465,6 +467,7 @@ class FakeParts:
 
         self.fleet = fleet
         self.tasks = Tasks()
+        self.copying: Callable[[], Copying | None] = lambda: None
         self.recorder = Recorder(None)  # type: ignore[arg-type]
         self.audience = Audience((), has_only_webhook=False)
         self.delivery = Delivery(
@@ -498,6 +501,26 @@ def test_statistics_leave_unknown_time_out_and_say_how_much() -> None:
     assert field_of(embed, "平均応答時間") == "152 ms"
     assert field_of(embed, "全体稼働率") == "90%\n(不明だった時間 50% を除く)"
     assert "8,640" in text_of(embed)
+
+
+def copying(**changes: object) -> Copying:
+    calm = Copying("supabase", CopyPhase.COPYING, 0, 0, None, 0.0, None, 0, 0, 9, NOW)
+    return replace(calm, **changes)  # type: ignore[arg-type]
+
+
+def test_statistics_tell_how_the_copy_in_the_remote_store_stands() -> None:
+    parts = FakeParts(make_fleet(many(1)))
+    day = Day(NOTHING, (), 1)
+    assert "Supabase" not in text_of(stats(parts, day))
+    parts.copying = copying
+    assert "Supabase へのコピー待ち: 0 行 (最も古いもの: なし)" in text_of(stats(parts, day))
+    parts.copying = lambda: copying(
+        depth=1234, oldest_age_s=3600.0, away_s=120.0, reason="away", refused=2, given_up=5
+    )
+    seen = text_of(stats(parts, day, "en"))
+    assert "Rows to be copied to Supabase: 1,234 (oldest: 1 h)" in seen
+    assert "refused and set aside: 2 / rows given up: 5" in seen
+    assert "has been away for 2 min. It cannot be reached" in seen
 
 
 def test_statistics_show_five_incidents_that_this_server_may_see() -> None:

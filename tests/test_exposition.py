@@ -23,6 +23,7 @@ from prometheus_client.openmetrics.parser import (
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 from prometheus_client.registry import Collector
 
+from bot.core.copying import Copying, CopyPhase
 from bot.core.incident import Incident
 from bot.core.observation import (
     KumaReport,
@@ -366,6 +367,9 @@ def fullest() -> Parts:
     parts.commands.note('odd "\\\n', 1.0, ok=False)
     parts.tasks.health["a"] = TaskHealth("a", 10.0, 0.0, 95.0, 9, 2, 1)
     parts.recorder.last_write_s = 1.0
+    parts.copying = lambda: Copying(
+        "postgresql", CopyPhase.COPYING, 7, 700, 12.5, 0.0, None, 2, 3, 900, START
+    )
     poll(parts.fleet, [reading(i, f'"{i}" 😀', (UP, DOWN)[i % 2], 1.5 * i, i) for i in range(9)])
     return parts
 

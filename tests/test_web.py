@@ -17,6 +17,7 @@ import pytest
 import pytest_asyncio
 from aiohttp import web
 
+from bot.core.copying import Copying, CopyPhase
 from bot.core.observation import PollProblem
 from bot.core.readings import DiscordLook
 from bot.services.parts import Parts
@@ -276,6 +277,24 @@ async def test_a_store_that_refuses_is_not_ready_and_says_why(serve: Serve) -> N
     assert status == 503
     assert json.loads(text)["parts"]["store"]["why"] == "full"
     assert (await browser.json("/api/v1/health"))["store"]["queue"] == 1
+
+
+async def test_a_remote_store_that_is_away_is_told_of_but_leaves_the_bot_ready(
+    serve: Serve,
+) -> None:
+    parts = make_parts()
+    await sample(parts)
+    browser = await serve(parts)
+    assert (await browser.json("/api/v1/health"))["remote"] is None
+    copying = Copying(
+        "supabase", CopyPhase.COPYING, 9, 900, 40.0, 40.04, "away", 1, 2, 3, parts.now()
+    )
+    parts.copying = lambda: copying
+    told = await browser.json("/api/v1/health")
+    assert told["status"] == "degraded" and told["ready"] is True
+    remote = told["remote"]
+    assert (remote["ok"], remote["why"], remote["age_s"]) == (False, "away", 40.0)
+    assert (remote["depth"], remote["refused"], remote["given_up"]) == (9, 1, 2)
 
 
 async def test_a_store_that_has_gone_silent_is_not_ready(serve: Serve) -> None:

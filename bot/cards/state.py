@@ -28,6 +28,7 @@ LONGEST_NAME: Final = 500
 # What the metric of a rule says about its cards; anything else is a plain threshold.
 DOWN_METRIC = "monitor_down"
 KUMA_METRIC = "kuma_staleness"
+REMOTE_METRIC = "remote_away"
 MISSING_METRIC = "monitor_missing"
 CERT_METRIC = "monitor_cert_days_remaining"
 SLOW_METRIC = "monitor_slowness"

@@ -10,6 +10,7 @@ from bot.cards.state import (
     CERT_METRIC,
     KUMA_METRIC,
     LATENESS_METRIC,
+    REMOTE_METRIC,
     SLOW_METRIC,
     WITHOUT_NUMBER,
     duration_s,
@@ -67,13 +68,16 @@ class Voice:
 
     def problem(self, incident: Incident) -> str | None:
         """The reason as the source gave it, in plain words."""
-        problem = incident.detail.get("problem")
+        is_remote = incident.metric == REMOTE_METRIC
+        problem = incident.detail.get("remote_problem" if is_remote else "problem")
         if not isinstance(problem, str):
             return None
         if incident.metric == KUMA_METRIC:
             key = f"problem.{problem}"
         elif incident.metric == "store_failing":
             key = f"problem.store.{problem}"
+        elif is_remote:
+            key = f"problem.remote.{problem}"
         else:
             return None
         return self(key) if self._translator.has(key) else one_line(problem)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, tzinfo
 from uuid import UUID
 
+from bot.core.copying import Copying
 from bot.i18n import Translator
 from bot.services.alerting import Alerting
 from bot.services.audience import Audience
@@ -34,7 +35,10 @@ class Choices:
 
 @dataclass(slots=True)
 class Parts:
-    """Reads go to `store`; writes go through `recorder`."""
+    """Reads go to `store`; writes go through `recorder`.
+
+    `copying` gives None where no remote store is set up.
+    """
 
     choices: Choices
     translator: Translator
@@ -50,3 +54,4 @@ class Parts:
     started_at: datetime
     now: Callable[[], datetime]
     new_id: Callable[[], UUID]
+    copying: Callable[[], Copying | None] = field(default=lambda: None)

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Protocol
 
 from bot.core.alert import Observation
+from bot.core.copying import Copying
 from bot.core.observation import MonitorStatus, Sample
 from bot.core.readings import READINGS, DiscordLook, Looks, ServiceLook, take
 from bot.services.command_stats import CommandStats
@@ -41,7 +42,7 @@ class SampleSources:
     tasks: Tasks
     discord: DiscordLink | None = None
     auth_failures_1m: Callable[[], float | None] = field(default=lambda: None)
-    remote_away_s: Callable[[], float | None] = field(default=lambda: None)
+    copying: Callable[[], Copying | None] = field(default=lambda: None)
     set_aside: Callable[[], str | None] = field(default=lambda: None)
 
 
@@ -86,9 +87,12 @@ class Sampler:
         aside = self._sources.set_aside()
         values["store_set_aside"] = {"": 0.0 if aside is None else 1.0}
         problem = self._sources.recorder.problem
+        copying = self._sources.copying()
         details[""] = {
             "file": aside,
             "problem": None if problem is None else problem.reason,
+            "remote": None if copying is None else copying.backend,
+            "remote_problem": None if copying is None else copying.reason,
         }
         await self._observe(Observation(sample.at, values, details), max(60.0, 3 * self._period_s))
 
@@ -141,6 +145,7 @@ class Sampler:
         ages = [age for s in fleet.sources.values() if (age := s.age_s(at)) is not None]
         stale = [v for s in fleet.sources.values() if (v := s.staleness(at)) is not None]
         has_kuma = bool(fleet.sources)
+        copying = sources.copying()
         counts = fleet.counts()
         return ServiceLook(
             kuma_age_s=max(ages, default=None),
@@ -150,7 +155,7 @@ class Sampler:
             monitors_unknown=float(counts[MonitorStatus.UNKNOWN]) if has_kuma else None,
             store_failing_s=recorder.failing_s,
             store_queue=float(recorder.waiting),
-            remote_away_s=sources.remote_away_s(),
+            remote_away_s=None if copying is None else copying.away_s,
             outbox_queued=float(len(delivery.queued)),
             outbox_age_s=delivery.oldest_queued_age_s(at),
             web_auth_failures_1m=sources.auth_failures_1m(),

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from bot.core.copying import Copying
 from bot.core.observation import Sample
 from bot.core.readings import READINGS, ReadingSpec, Unit
 from bot.services.parts import Parts
@@ -149,6 +150,21 @@ def _write_age(look: Look) -> float | None:
     return None if last_s is None else max(0.0, look.now_s - last_s)
 
 
+def _copying(read: Callable[[Copying], float | None]) -> Callable[[Look], Values]:
+    """Nothing at all where no remote store is set up."""
+
+    def values(look: Look) -> Values:
+        copying = look.parts.copying()
+        return () if copying is None else (((), read(copying)),)
+
+    return values
+
+
+def _copied_at(copying: Copying) -> float | None:
+    at = copying.last_copied_at
+    return None if at is None else at.timestamp()
+
+
 ROWS: tuple[Row, ...] = (
     Row(
         "comet_build_info",
@@ -213,6 +229,38 @@ ROWS: tuple[Row, ...] = (
         _one(lambda s: s.parts.recorder.refused),
     ),
     Row("comet_store_last_write_age_seconds", "since the last good write", (), _one(_write_age)),
+    Row(
+        "comet_copy_waiting",
+        "rows that wait to be copied to the remote store",
+        (),
+        _copying(lambda c: c.depth),
+    ),
+    Row("comet_copy_waiting_bytes", "about how much", (), _copying(lambda c: c.waiting_bytes)),
+    Row(
+        "comet_copy_oldest_age_seconds",
+        "age of the oldest of them; absent when none waits",
+        (),
+        _copying(lambda c: c.oldest_age_s),
+    ),
+    Row(
+        "comet_copy_last_success_time_seconds",
+        "when something was last copied, Unix time",
+        (),
+        _copying(_copied_at),
+    ),
+    Row("comet_copied_total", "rows copied", (), _copying(lambda c: c.copied_total)),
+    Row(
+        "comet_copy_refused_total",
+        "rows the remote store will never take; they are set aside",
+        (),
+        _copying(lambda c: c.refused),
+    ),
+    Row(
+        "comet_copy_given_up_total",
+        "rows given up because too many waited, or for too long",
+        (),
+        _copying(lambda c: c.given_up),
+    ),
     Row(
         "comet_delivery_queued",
         "messages that wait for Discord",

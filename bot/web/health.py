@@ -66,6 +66,7 @@ class Health:
         single = {
             "sampler": self.sampler(now_s),
             "store": self.store(now_s),
+            "remote": self.remote(now),
             "delivery": self.delivery(now),
             "discord": self.discord(),
         }
@@ -110,6 +111,28 @@ class Health:
             dropped=recorder.dropped,
             refused=recorder.refused,
             failing_s=round(recorder.failing_s, 1),
+        )
+
+    def remote(self, now: datetime) -> Part | None:
+        """None without a remote store. The age is that of the oldest row still to be copied."""
+        copying = self._parts.copying()
+        if copying is None:
+            return None
+        last_at = copying.last_copied_at
+        return _part(
+            copying.oldest_age_s,
+            copying.reason,
+            backend=copying.backend,
+            phase=copying.phase.value,
+            depth=copying.depth,
+            waiting_bytes=copying.waiting_bytes,
+            away_s=round(copying.away_s, 1),
+            copied=copying.copied_total,
+            refused=copying.refused,
+            given_up=copying.given_up,
+            last_copied_age_s=None
+            if last_at is None
+            else round(max(0.0, (now - last_at).total_seconds()), 1),
         )
 
     def discord(self) -> Part | None:

@@ -71,6 +71,7 @@ def stats_embed(
     own = [
         _snapshots(parts, day, speech),
         _writes(parts.recorder, speech),
+        *_copying(parts, speech),
         *_late_tasks(parts.tasks, speech, now),
     ]
     add_field(embed, speech("stats.health"), "\n".join(own), inline=False)
@@ -165,6 +166,37 @@ def _writes(recorder: Recorder, speech: Speech) -> str:
         why = store_problem(problem, speech)
         line += f"\n⚠️ {speech('error.store.writing', why=why)}"
     return line
+
+
+def _copying(parts: Parts, speech: Speech) -> list[str]:
+    """How the copy in the remote store stands; nothing where none is set up."""
+    copying = parts.copying()
+    if copying is None:
+        return []
+    age = speech.duration(copying.oldest_age_s) if copying.depth else speech("stats.copy_none")
+    lines = [
+        speech(
+            f"stats.copy_{copying.phase.value}",
+            backend=speech(f"backend.{copying.backend}"),
+            depth=speech.number(copying.depth),
+            age=age,
+        )
+    ]
+    lost = copying.refused + copying.given_up
+    if lost:
+        lines.append(
+            speech(
+                "stats.copy_lost",
+                refused=speech.number(copying.refused),
+                given_up=speech.number(copying.given_up),
+            )
+        )
+    if copying.reason is not None:
+        key = f"problem.remote.{copying.reason}"
+        why = speech(key) if speech.has(key) else speech("error.store.other")
+        away = speech.duration(copying.away_s)
+        lines.append(f"⚠️ {speech('stats.copy_away', away=away, why=why)}")
+    return lines
 
 
 def _late_tasks(tasks: Tasks, speech: Speech, now: datetime) -> list[str]:
