@@ -8,11 +8,13 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import re
 import socket
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import closing
 from dataclasses import dataclass, fields
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, TextIO
 
@@ -23,11 +25,18 @@ from bot.redaction import Redactor
 from bot.services.kuma_client import KumaClient, KumaPollError
 from bot.settings import KumaSettings, Settings
 from bot.settings_table import DISCORD_API
+from bot.storage import pg_migrations
 from bot.storage.database import connect, from_sqlite_error, inspect_file
-from bot.storage.migrations import Migration, available, pending
+from bot.storage.migrations import Migration, available, latest_number, pending
+from bot.storage.pg_store import PgStore
+from bot.storage.postgres import address_of, is_pooled
+from bot.storage.postgres import connect as connect_to_postgres
+from bot.storage.remote import remote_store
 from bot.storage.store import StoreError
 
 DISCORD_TIMEOUT_S: Final = 10.0
+DATABASE_TIMEOUT_S: Final = 10.0
+WORST_SKEW_S: Final = 10.0
 _BUSY_S: Final = 2.0
 
 
@@ -82,8 +91,10 @@ def settings_lines(settings: Settings, translator: Translator) -> list[str]:
 
 
 async def findings(settings: Settings, translator: Translator) -> AsyncIterator[Finding]:
-    """1. database, 2. each Kuma, 3. Discord, 4. the web side's port."""
+    """1. database, 2. its remote copy, 3. each Kuma, 4. Discord, 5. the web side's port."""
     yield await asyncio.to_thread(_database, settings.sqlite_db_path, translator)
+    async for finding in _remote(settings, translator):
+        yield finding
     async with aiohttp.ClientSession() as session:
         if not settings.kuma_instances:
             yield Finding(None, translator.t("check.no_kuma"))
@@ -126,6 +137,69 @@ def _database(path: Path, translator: Translator) -> Finding:
     if todo:
         return Finding(True, t("check.database_pending", path=path, number=number, n=len(todo)))
     return Finding(True, t("check.database_fine", path=path, number=number))
+
+
+async def _remote(settings: Settings, translator: Translator) -> AsyncIterator[Finding]:
+    """The database that rows are copied to, and DATABASE_URL where it is not that one itself."""
+    t = translator.t
+    dsn = None if settings.database_url is None else settings.database_url.reveal()
+    backend = settings.monitoring_db
+    key = settings.supabase_key
+    store = remote_store(
+        backend,
+        database_url=dsn,
+        supabase_url=settings.supabase_url,
+        supabase_key=None if key is None else key.reveal(),
+        bot_id=settings.bot_id,
+    )
+    if store is None:
+        yield Finding(None, t("check.no_remote"))
+        return
+    yield await _copy(store, backend, translator)
+    if dsn is None:
+        return
+    name = address_of(dsn)
+    try:
+        async with connect_to_postgres(dsn, timeout_s=DATABASE_TIMEOUT_S) as connection:
+            if backend != "postgresql":
+                number = await pg_migrations.number(connection)
+                yield Finding(True, t("check.database_url", path=name, number=number))
+            if is_pooled(dsn):
+                yield Finding(None, t("check.remote_pooler", path=name))
+            elif not await pg_migrations.is_encrypted(connection):
+                yield Finding(None, t("check.remote_plain", path=name))
+    except StoreError as error:
+        if backend != "postgresql":
+            said = t(f"store.{error.reason}", path=name, detail=error.detail)
+            yield Finding(False, f"DATABASE_URL: {said}")
+        if error.reason == "away" and re.match(r"db\.\w+\.supabase\.co\b", name):
+            yield Finding(None, t("check.remote_ipv6"))
+
+
+async def _copy(store: PgStore, backend: str, translator: Translator) -> Finding:
+    """Connect, read the number of its schema, call one of our functions, ask for the time."""
+    t = translator.t
+    here = {"backend": t(f"backend.{backend}"), "path": store.name}
+    wanted = latest_number("postgres")
+    try:
+        number = await store.look()
+        if number < wanted:
+            return Finding(False, t("check.remote_behind", **here, number=number, wanted=wanted))
+        await store.open()
+        await store.guild_configs()
+        before = datetime.now(UTC)
+        there = await store.server_time()
+        now = before + (datetime.now(UTC) - before) / 2
+    except StoreError as error:
+        said = t(f"store.{error.reason}", path=store.name, detail=error.detail)
+        return Finding(False, t("check.remote", **here, said=said))
+    finally:
+        await store.close()
+    skew_s = None if there is None else abs((there - now).total_seconds())
+    skew = translator.format_duration(skew_s)
+    if skew_s is not None and skew_s > WORST_SKEW_S:
+        return Finding(False, t("check.remote_clock", **here, skew=skew))
+    return Finding(True, t("check.remote_fine", **here, number=number, skew=skew))
 
 
 async def _kuma(

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from bot import backup_cli, migrate_cli, transfer_cli
 from bot.i18n import DEFAULT_LOCALE, Locale, Translator, supported
 from bot.settings import Settings, SettingsError, load_settings
 from bot.settings_sources import Sources
@@ -47,7 +48,11 @@ def main(arguments: Sequence[str], environ: Mapping[str, str] | None = None) -> 
         return _run(settings)
     if asked.verb == "check":
         return _check(settings)
-    return _migrate(settings, is_dry=asked.print)
+    if asked.verb in ("backup", "restore"):
+        return backup_cli.run(asked, settings)
+    if asked.verb == "transfer":
+        return transfer_cli.run(asked, settings)
+    return migrate_cli.run(asked, settings)
 
 
 def _locale(environ: Mapping[str, str]) -> Locale:
@@ -64,8 +69,9 @@ def _parser(translator: Translator) -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", metavar="VERB")
     verbs.add_parser("run", help=t("cli.run"), description=t("cli.run"))
     verbs.add_parser("check", help=t("cli.check"), description=t("cli.check"))
-    migrate = verbs.add_parser("migrate", help=t("cli.migrate"), description=t("cli.migrate"))
-    migrate.add_argument("--print", action="store_true", help=t("cli.migrate_print"))
+    backup_cli.add_parsers(verbs, translator)
+    transfer_cli.add_parser(verbs, translator)
+    migrate_cli.add_parser(verbs, translator)
     table = verbs.add_parser("settings-table", help=t("cli.table"), description=t("cli.table"))
     table.add_argument("--locale", choices=supported, default=translator.default_locale)
     form = table.add_mutually_exclusive_group()
@@ -125,39 +131,3 @@ def _check(settings: Settings) -> int:
     from bot.check import check
 
     return EXIT_FINE if asyncio.run(check(settings, sys.stdout)) else EXIT_FAILED
-
-
-def _migrate(settings: Settings, *, is_dry: bool) -> int:
-    """Bring the database file up to date, or print the SQL that would do so."""
-    from bot.check import pending_migrations
-    from bot.storage.store import StoreError
-
-    translator = Translator(settings.comet_locale)
-    path = settings.sqlite_db_path
-    try:
-        todo = pending_migrations(path)
-        if is_dry:
-            for migration in todo:
-                sys.stdout.write(f"-- {migration.path.name}\n{migration.path.read_text('utf-8')}\n")
-            return EXIT_FINE
-        asyncio.run(_open_once(path))
-    except StoreError as error:
-        said = translator.t(f"store.{error.reason}", path=path, detail=error.detail)
-        print(f"✖ {said}", file=sys.stderr)
-        return EXIT_FAILED
-    for migration in todo:
-        print(translator.t("cli.migrated", name=migration.path.name))
-    if not todo:
-        print(translator.t("cli.nothing_pending", path=path))
-    return EXIT_FINE
-
-
-async def _open_once(path: Path) -> None:
-    """Opening the store is what applies migrations."""
-    from bot.storage.sqlite import SqliteStore
-
-    store = SqliteStore(path)
-    try:
-        await store.open()
-    finally:
-        await store.close()

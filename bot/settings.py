@@ -81,9 +81,10 @@ class Settings:
     """What the environment asked for, checked. Each field is its variable's name in lower case.
 
     `discord_api_base_url`, `discord_gateway_url`: None means Discord's own.
-    `log_format`: None means text on a terminal, else json. `monitoring_db` may be an implied
-    "supabase"; rows stay in SQLite in this version, and a notice says so.
-    `alert_rules_file` need not exist: then the built-in rules are all there is.
+    `log_format`: None means text on a terminal, else json. `monitoring_db` names the remote store
+    that rows are copied to; "sqlite" means none. It may be an implied "supabase".
+    `backup_dir`: None means no scheduled backups. `alert_rules_file` need not exist: then the
+    built-in rules are all there is.
     """
 
     discord_token: Secret | None
@@ -108,6 +109,10 @@ class Settings:
     conversation_retention_days: int
     music_retention_days: int
     bot_log_retention_days: int
+    backup_dir: Path | None
+    backup_interval_h: int
+    backup_keep: int
+    backup_age_recipient: str | None
     comet_locale: Locale
     comet_timezone: str
     web_host: str
@@ -273,12 +278,9 @@ class _Loader:
             values["network_probe_urls"] = (f"{base}/gateway",)
 
     def _check_backend(self, values: dict[str, Any]) -> None:
-        """Supabase and PostgreSQL are not built in this version; saying so beats pretending."""
         chosen = values["monitoring_db"] if self.sources.has("MONITORING_DB") else None
         pair = ("SUPABASE_URL", "SUPABASE_KEY")
         missing = [name for name in pair if not self.sources.has(name)]
-        if chosen in ("supabase", "postgresql"):
-            self.sources.fault("MONITORING_DB", "settings.fault.not_built", "sqlite", name=chosen)
         if chosen == "supabase":
             for name in missing:
                 self._needs(name, "MONITORING_DB=supabase")
@@ -290,6 +292,11 @@ class _Loader:
         elif not missing and not self.sources.has("MONITORING_DB"):
             values["monitoring_db"] = "supabase"
             self._notice("MONITORING_DB", "settings.notice.implied_supabase")
+        if len(missing) and chosen is None and self.sources.has("DATABASE_URL"):
+            self._notice("DATABASE_URL", "settings.notice.database_url")
+        address = urlsplit(values["supabase_url"] or "")
+        if address.scheme == "http" and not is_loopback(address.hostname or ""):
+            self.sources.warn("SUPABASE_URL", "settings.warning.supabase_http")
 
     def _check_web(self, values: dict[str, Any]) -> None:
         self._check_token("WEB_TOKEN", values["web_token"])

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, parse_qs, urlsplit
 
 import pytz
 
@@ -24,6 +24,7 @@ from bot.redaction import Secret
 DISCORD_API: Final = "https://discord.com/api/v10"
 SHORTEST_TOKEN: Final = 16
 KUMA_PREFIX: Final = "UPTIME_KUMA_"
+SSL_MODES: Final = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 _ECHO_AT_MOST: Final = 20
 
 
@@ -145,6 +146,30 @@ def _kuma_url(text: str) -> Secret:
     return Secret(text.rstrip("/"))
 
 
+def _supabase_url(text: str) -> str:
+    """The project's own address; what people copy from other places is told apart."""
+    if re.match(r"https?://(app\.|www\.)?supabase\.(com|io)(/|$)", text):
+        raise Refused("settings.fault.supabase_dashboard")
+    address = str(_HTTP(text))
+    if re.search(r"/(rest|auth|storage|realtime|functions|graphql)/v1\b", address):
+        raise Refused("settings.fault.supabase_path")
+    return address
+
+
+def _database_url(text: str) -> Secret:
+    """A PostgreSQL address; its query may name `sslmode` and other things of libpq's."""
+    if re.search(r"\[[A-Z-]+\]", text):
+        raise Refused("settings.fault.placeholder")
+    address = split_url(text, "postgresql", "postgres")
+    if address.netloc.count("@") > 1:
+        raise Refused("settings.fault.url_password")
+    sslmode = parse_qs(address.query).get("sslmode", ["prefer"])[-1]
+    if sslmode not in SSL_MODES:
+        allowed = ", ".join(SSL_MODES)
+        raise Refused("settings.fault.choice", allowed=f"sslmode={allowed}", value=echo(sslmode))
+    return Secret(text)
+
+
 def _webhook_url(text: str) -> Secret:
     if not re.search(r"/webhooks/\d+/[\w.-]+$", split_url(text, "http", "https").path):
         raise Refused("settings.fault.webhook_url")
@@ -255,6 +280,27 @@ def _file(text: str) -> Path:
     return path
 
 
+def _folder(text: str) -> Path:
+    """A directory that need not exist yet; relative to the working directory."""
+    try:
+        path = Path(text).expanduser()
+        is_folder = "\0" not in text and (path.is_dir() or not path.exists())
+    except (OSError, RuntimeError, ValueError):
+        is_folder = False
+    if not is_folder:
+        raise Refused("settings.fault.folder", value=echo(text))
+    return path
+
+
+def _age_recipient(text: str) -> str:
+    """A public key; the secret one belongs anywhere but beside the backups."""
+    if text.upper().startswith("AGE-SECRET-KEY-") or "PRIVATE KEY" in text:
+        raise Refused("settings.fault.age_secret")
+    if not re.fullmatch(r"age1[0-9a-z]{58}|ssh-(ed25519|rsa) [A-Za-z0-9+/]{40,}=*( .*)?", text):
+        raise Refused("settings.fault.age_recipient")
+    return text
+
+
 _DAYS = whole(1, 36_500)
 _HTTP = url("http", "https")
 _LOG_MODE = choice("full", "metadata", "off")
@@ -271,19 +317,18 @@ SPECS: Final[tuple[Spec, ...]] = (
         "https://discord.com/api/webhooks/123456789012345678/your-own-token",
         is_secret=True,
     ),
-    Spec("CONVERSATION_LOG_MODE", _LOG_MODE, "metadata", "full", is_unused=True),
-    Spec("MUSIC_LOG_MODE", _LOG_MODE, "metadata", "full", is_unused=True),
+    Spec("CONVERSATION_LOG_MODE", _LOG_MODE, "metadata", "full"),
+    Spec("MUSIC_LOG_MODE", _LOG_MODE, "metadata", "full"),
     Spec("NETWORK_PROBE_URLS", _urls, "https://www.example.jp", (), is_unused=True),
     Spec("MONITORING_DB", choice("sqlite", "supabase", "postgresql"), "sqlite", "sqlite"),
     Spec("SQLITE_DB_PATH", _file, "data/monitoring.db", Path("data/monitoring.db")),
-    Spec("SUPABASE_URL", _HTTP, "https://your-project.supabase.co"),
+    Spec("SUPABASE_URL", _supabase_url, "https://your-project.supabase.co"),
     Spec("SUPABASE_KEY", _supabase_key, "sb_secret_your-own-key", is_secret=True),
     Spec(
         "DATABASE_URL",
-        secret_url("postgresql", "postgres"),
+        _database_url,
         "postgresql://comet:password@db.example.jp:5432/comet",
         is_secret=True,
-        is_unused=True,
     ),
     Spec("BOT_ID", _bot_id, "primary", "primary"),
     Spec("SAMPLE_INTERVAL_S", whole(1, 3600), "10", 10),
@@ -307,6 +352,14 @@ SPECS: Final[tuple[Spec, ...]] = (
     Spec("CONVERSATION_RETENTION_DAYS", _DAYS, "90", 90),
     Spec("MUSIC_RETENTION_DAYS", _DAYS, "90", 90),
     Spec("BOT_LOG_RETENTION_DAYS", _DAYS, "30", 30),
+    Spec("BACKUP_DIR", _folder, "backups"),
+    Spec("BACKUP_INTERVAL_H", whole(1, 8760), "24", 24),
+    Spec("BACKUP_KEEP", whole(1, 1000), "7", 7),
+    Spec(
+        "BACKUP_AGE_RECIPIENT",
+        _age_recipient,
+        "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p",
+    ),
     Spec("COMET_LOCALE", choice(*supported), "en", "ja"),
     Spec("COMET_TIMEZONE", _timezone, "Asia/Tokyo", "Asia/Tokyo"),
     Spec("WEB_HOST", _host, "127.0.0.1", "127.0.0.1"),

@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,13 @@ from bot.check import check
 from bot.cli import main
 from bot.settings import load_settings
 from bot.settings_table import SPECS
+from bot.storage.migrations import available, latest_number
+from bot.storage.postgres import PostgresStore, address_of
 from tests.peers.discord import DiscordPeer
 from tests.peers.kuma.replay import Fault, ReplayKuma
+from tests.peers.postgres.faults import Fault as GatewayFault
+from tests.peers.postgres.server import PostgresServer
+from tests.peers.postgres.supabase import Supabase
 
 SECRET = "do-not-show-this-0123456789"
 
@@ -177,6 +183,76 @@ def test_migrate_leaves_a_foreign_file_alone(
     assert path.read_bytes() == before and [p.name for p in home.iterdir()] == ["other.db"]
 
 
+def remote_environ(**more: str) -> dict[str, str]:
+    return {"COMET_LOCALE": "en", **more}
+
+
+def test_migrate_brings_the_file_and_postgresql_up_to_date_once(
+    home: Path, empty_database: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    environ = remote_environ(MONITORING_DB="postgresql", DATABASE_URL=empty_database)
+    name = address_of(empty_database)
+    assert main(["migrate", "--print"], environ) == 0
+    assert not list(home.iterdir())
+    printed = capsys.readouterr().out
+    assert all(f"-- {one.path.name}\n" in printed for one in available("postgres"))
+    assert "PRAGMA" not in printed
+    assert main(["migrate"], environ) == 0
+    said = capsys.readouterr().out
+    assert "applied: 0001_snapshots.sql\n" in said
+    assert all(f"applied: {name}: {one.path.name}\n" in said for one in available("postgres"))
+    assert main(["migrate"], environ) == 0
+    assert f"{name} is up to date" in capsys.readouterr().out
+    assert main(["migrate", "--print"], environ) == 0
+    assert capsys.readouterr().out == ""
+
+
+def test_what_migrate_prints_can_be_pasted_twice(
+    home: Path,
+    postgres: PostgresServer,
+    empty_database: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    environ = remote_environ(
+        MONITORING_DB="supabase", SUPABASE_URL="https://x.supabase.co", SUPABASE_KEY="sb_secret_x"
+    )
+    assert main(["migrate", "--print"], environ) == 0
+    printed = capsys.readouterr().out
+    name = empty_database.rpartition("/")[2]
+    for _ in range(2):
+        postgres.execute(printed, database=name)
+    numbers = postgres.fetch("select number from public.comet_migrations order by 1", database=name)
+    assert numbers == [(one.number,) for one in available("postgres")]
+
+
+def test_migrate_goes_through_the_database_address_of_a_supabase_project(
+    home: Path, supabase: Supabase, capsys: pytest.CaptureFixture[str]
+) -> None:
+    latest = latest_number("postgres")
+    supabase.execute(f"delete from public.comet_migrations where number = {latest}")
+    environ = remote_environ(SUPABASE_URL=supabase.url, SUPABASE_KEY=supabase.secret_key)
+    assert main(["migrate"], environ) == 1
+    said = capsys.readouterr().out
+    assert "DATABASE_URL" in said and "SQL editor" in said and "supabase db push" in said
+    assert main(["migrate"], {**environ, "DATABASE_URL": supabase.dsn}) == 0
+    assert f": {available('postgres')[-1].path.name}\n" in capsys.readouterr().out
+    assert main(["migrate"], environ) == 0
+    assert f"{supabase.url.partition('//')[2]} is up to date" in capsys.readouterr().out
+    assert main(["migrate"], {**environ, "SUPABASE_KEY": "sb_secret_wrong_12345678"}) == 1
+    err = capsys.readouterr().err
+    assert "refuses the login" in err and "sb_secret_wrong" not in err
+
+
+def test_migrate_says_why_it_cannot_and_shows_no_password(
+    home: Path, postgres: PostgresServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrong = {"MONITORING_DB": "postgresql", "DATABASE_URL": postgres.dsn("x", password=SECRET)}
+    for arguments in (["migrate"], ["migrate", "--print"]):
+        assert main(arguments, remote_environ(**wrong)) == 1
+        out, err = capsys.readouterr()
+        assert "refuses the login" in err and SECRET not in out + err
+
+
 # --- check -------------------------------------------------------------------------------------
 
 
@@ -188,6 +264,83 @@ async def test_with_nothing_configured_the_check_is_fine_and_makes_no_file(
     assert "does not exist yet" in said and "DISCORD_TOKEN is not set" in said
     assert all(f"  {s.name} = " in said for s in SPECS if "KUMA" not in s.name)
     assert not list(home.iterdir())
+
+
+async def test_it_tells_how_the_copy_in_postgresql_stands(
+    home: Path, postgres: PostgresServer, database: str, free_port: Callable[[], int]
+) -> None:
+    environ = {"MONITORING_DB": "postgresql", "DATABASE_URL": database}
+    latest = latest_number("postgres")
+    is_fine, said = await report(environ, free_port)
+    assert is_fine, said
+    assert f"✔ Copy (PostgreSQL): {address_of(database)} (schema {latest}, up to date" in said
+    assert "pooler" not in said and "not encrypted" not in said
+    _, said = await report({**environ, "DATABASE_URL": f"{database}?pgbouncer=true"}, free_port)
+    assert "is a pooler" in said
+    name = database.rpartition("/")[2]
+    await asyncio.to_thread(
+        postgres.execute,
+        f"delete from public.comet_migrations where number = {latest}",
+        database=name,
+    )
+    is_fine, said = await report(environ, free_port)
+    assert not is_fine and f"stands at schema {latest - 1}, but this version needs {latest}" in said
+    for wrong in (postgres.dsn(name, password=SECRET), postgres.dsn("nowhere", password=SECRET)):
+        is_fine, said = await report({**environ, "DATABASE_URL": wrong}, free_port)
+        assert not is_fine and "refuses the login" in said and SECRET not in said
+    nobody = f"postgresql://u:{SECRET}@127.0.0.1:{free_port()}/x"
+    is_fine, said = await report({**environ, "DATABASE_URL": nobody}, free_port)
+    assert not is_fine and "does not answer" in said and SECRET not in said
+
+
+async def test_it_tells_how_the_copy_in_supabase_stands(
+    home: Path, supabase: Supabase, free_port: Callable[[], int]
+) -> None:
+    environ = {"SUPABASE_URL": supabase.url, "SUPABASE_KEY": supabase.secret_key}
+    latest = latest_number("postgres")
+    is_fine, said = await report({**environ, "DATABASE_URL": supabase.dsn}, free_port)
+    assert is_fine, said
+    name = supabase.url.partition("//")[2]
+    assert f"✔ Copy (Supabase): {name} (schema {latest}, up to date" in said
+    assert f"✔ DATABASE_URL: {address_of(supabase.dsn)} (schema {latest})" in said
+    for key, what in (
+        (f"sb_secret_{SECRET}", "refuses the login"),
+        (supabase.expired_key, "refuses the login"),
+    ):
+        is_fine, said = await report({**environ, "SUPABASE_KEY": key}, free_port)
+        assert not is_fine and what in said and key not in said
+    for fault, what in (
+        (GatewayFault.PAUSED_540, "project paused"),
+        (GatewayFault.HTML_200, "not as expected"),
+        (GatewayFault.BUSY_503, "does not answer"),
+    ):
+        supabase.faults.always(fault)
+        is_fine, said = await report(environ, free_port)
+        assert not is_fine and what in said and supabase.secret_key not in said
+        supabase.faults.clear()
+    wrong = {**environ, "DATABASE_URL": f"postgresql://u:{SECRET}@127.0.0.1:{free_port()}/x"}
+    is_fine, said = await report(wrong, free_port)
+    assert not is_fine and "✖ DATABASE_URL: " in said and SECRET not in said
+    await asyncio.to_thread(
+        supabase.execute, "revoke execute on function public.comet_guild_configs from service_role"
+    )
+    is_fine, said = await report(environ, free_port)
+    assert not is_fine and "denies the rights" in said
+
+
+async def test_a_clock_that_goes_wrong_is_told(
+    home: Path,
+    database: str,
+    free_port: Callable[[], int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def late(self: PostgresStore) -> datetime:
+        return datetime.now(UTC) - timedelta(minutes=3)
+
+    monkeypatch.setattr(PostgresStore, "server_time", late)
+    environ = {"MONITORING_DB": "postgresql", "DATABASE_URL": database}
+    is_fine, said = await report(environ, free_port)
+    assert not is_fine and "clocks of" in said and "differ by 2 min 59" in said
 
 
 async def test_it_asks_kuma_and_discord_once_and_shows_no_secret(

@@ -131,11 +131,17 @@ REFUSED = [
     ("SQLITE_DB_PATH", ":memory:", "path"),
     ("SQLITE_DB_PATH", "/", "path"),
     ("SUPABASE_URL", "x.supabase.co", "url_scheme"),
+    ("SUPABASE_URL", "https://supabase.com/dashboard/project/abcdef", "supabase_dashboard"),
+    ("SUPABASE_URL", "https://app.supabase.io", "supabase_dashboard"),
+    ("SUPABASE_URL", "https://x.supabase.co/rest/v1/", "supabase_path"),
     ("SUPABASE_KEY", "sb_publishable_0123456789", "public_key"),
     ("SUPABASE_KEY", jwt("anon"), "public_key"),
     ("SUPABASE_KEY", jwt("authenticated"), "public_key"),
     ("SUPABASE_KEY", "eyJhbGciOiJIUzI1NiJ9.eyJy", "jwt"),
     ("DATABASE_URL", "mysql://host/db", "url_scheme"),
+    ("DATABASE_URL", "postgresql://u:[YOUR-PASSWORD]@db.x.supabase.co/postgres", "placeholder"),
+    ("DATABASE_URL", "postgresql://u:p@ss@host/db", "url_password"),
+    ("DATABASE_URL", "postgresql://host/db?sslmode=on", "choice"),
     ("BOT_ID", "my bot", "bot_id"),
     ("SAMPLE_INTERVAL_S", "0", "integer"),
     ("SAMPLE_INTERVAL_S", "3601", "integer"),
@@ -146,6 +152,11 @@ REFUSED = [
     ("UPTIME_KUMA_WEBHOOK_TOKEN", "with blanks", "characters"),
     ("UPTIME_KUMA_TOTP_SECRET", "not base32!", "totp"),
     ("METRICS_RETENTION_DAYS", "0", "integer"),
+    ("BACKUP_DIR", "/dev/null", "folder"),
+    ("BACKUP_INTERVAL_H", "0", "integer"),
+    ("BACKUP_KEEP", "1001", "integer"),
+    ("BACKUP_AGE_RECIPIENT", "AGE-SECRET-KEY-1QQQ", "age_secret"),
+    ("BACKUP_AGE_RECIPIENT", "alice@example.jp", "age_recipient"),
     ("COMET_LOCALE", "fr", "choice"),
     ("COMET_TIMEZONE", "Asia/Tokio", "timezone"),
     ("COMET_TIMEZONE", "../../etc/passwd", "timezone"),
@@ -244,22 +255,53 @@ def test_half_of_supabase_is_a_warning() -> None:
     assert keys(settings.warnings) == {("SUPABASE_URL", "warning.alone")}
 
 
-def test_a_backend_this_version_lacks_is_refused_plainly() -> None:
-    assert faults({**SUPABASE, "MONITORING_DB": "supabase"}) == {"MONITORING_DB": "not_built"}
+def test_a_chosen_backend_demands_its_address_and_key() -> None:
+    assert load_settings({**SUPABASE, "MONITORING_DB": "supabase"}).monitoring_db == "supabase"
     assert faults({"MONITORING_DB": "supabase"}) == {
-        "MONITORING_DB": "not_built",
         "SUPABASE_URL": "needed_by",
         "SUPABASE_KEY": "needed_by",
     }
-    assert faults({"MONITORING_DB": "postgresql"}) == {
-        "MONITORING_DB": "not_built",
-        "DATABASE_URL": "needed_by",
-    }
+    assert faults({"MONITORING_DB": "postgresql"}) == {"DATABASE_URL": "needed_by"}
+    own = {"MONITORING_DB": "postgresql", "DATABASE_URL": "postgresql://db/comet"}
+    settings = load_settings(own)
+    assert settings.monitoring_db == "postgresql" and not settings.notices
+
+
+def test_a_database_address_that_leads_nowhere_is_told_what_it_is_for() -> None:
+    alone = {"DATABASE_URL": "postgresql://db/comet"}
+    settings = load_settings(alone)
+    assert settings.monitoring_db == "sqlite"
+    assert keys(settings.notices) == {("DATABASE_URL", "notice.database_url")}
+    for chosen in ({"MONITORING_DB": "sqlite"}, SUPABASE):
+        notices = keys(load_settings({**alone, **chosen}).notices)
+        assert ("DATABASE_URL", "notice.database_url") not in notices
+
+
+@pytest.mark.parametrize(
+    ("url", "is_warned"),
+    [
+        ("http://127.0.0.1:54321", False),
+        ("http://localhost:54321", False),
+        ("http://[::1]:54321", False),
+        ("https://supabase.example.jp/behind/a/path", False),
+        ("http://kong:8000", True),
+    ],
+)
+def test_a_key_that_would_travel_in_clear_is_a_warning(url: str, is_warned: bool) -> None:
+    settings = load_settings({**SUPABASE, "SUPABASE_URL": url})
+    assert settings.supabase_url == url
+    assert (("SUPABASE_URL", "warning.supabase_http") in keys(settings.warnings)) == is_warned
+
+
+def test_a_backup_may_be_encrypted_for_age_and_ssh_keys() -> None:
+    ssh = f"ssh-ed25519 {'A' * 68} operator@example.jp"
+    for public in (BY_NAME["BACKUP_AGE_RECIPIENT"].example, ssh):
+        assert load_settings({"BACKUP_AGE_RECIPIENT": public}).backup_age_recipient == public
 
 
 def test_what_is_not_used_yet_is_said() -> None:
-    settings = load_settings({"DATABASE_URL": "postgresql://db/comet"})
-    assert keys(settings.notices) == {("DATABASE_URL", "notice.unused")}
+    settings = load_settings({"HEARTBEAT_URL": "https://hc.example.jp/ping/some-id"})
+    assert keys(settings.notices) == {("HEARTBEAT_URL", "notice.unused")}
 
 
 def test_a_rules_file_that_is_not_there_yet_is_a_warning(tmp_path: Path) -> None:

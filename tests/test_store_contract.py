@@ -15,21 +15,29 @@ import pytest_asyncio
 
 from bot.core.alert import AlertState, Ending, Flip, FlipKind, Phase
 from bot.core.incident import Card, GuildConfig, Incident, OutboxItem, OutboxStatus
+from bot.core.kept_text import TEXT_LIMIT, TITLE_LIMIT
 from bot.core.observation import MonitorIdentity, MonitorStatus, Sample
 from bot.core.readings import READINGS
 from bot.core.rule import Severity
+from bot.storage.postgres import PostgresStore
 from bot.storage.sqlite import SqliteStore
 from bot.storage.store import (
     CheckRow,
+    Conversation,
     Decision,
+    LogLine,
+    MemberData,
     MetricPoint,
     Poll,
     Receipt,
+    Song,
     StatusChange,
     Store,
     StoreError,
     StoreUnavailable,
 )
+from bot.storage.supabase import SupabaseStore
+from tests.peers.postgres.supabase import Supabase
 
 NOW = datetime(2026, 1, 10, 12, 0, tzinfo=UTC)
 SECOND, MINUTE, HOUR, DAY = (
@@ -50,16 +58,27 @@ class Backend:
     connect: Callable[[], Store]
 
 
-def sqlite_file(directory: Path) -> Backend:
+def sqlite(request: pytest.FixtureRequest) -> Backend:
+    directory: Path = request.getfixturevalue("tmp_path")
     return Backend(lambda: SqliteStore(directory / "monitoring.db"))
 
 
-BACKENDS: list[Callable[[Path], Backend]] = [sqlite_file]
+def postgresql(request: pytest.FixtureRequest) -> Backend:
+    dsn: str = request.getfixturevalue("database")
+    return Backend(lambda: PostgresStore(dsn))
+
+
+def supabase(request: pytest.FixtureRequest) -> Backend:
+    project: Supabase = request.getfixturevalue("supabase")
+    return Backend(lambda: SupabaseStore(project.url, project.secret_key))
+
+
+BACKENDS: list[Callable[[pytest.FixtureRequest], Backend]] = [sqlite, postgresql, supabase]
 
 
 @pytest.fixture(params=BACKENDS, ids=lambda backend: backend.__name__)
-def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
-    made: Backend = request.param(tmp_path)
+def backend(request: pytest.FixtureRequest) -> Backend:
+    made: Backend = request.param(request)
     return made
 
 
@@ -399,6 +418,66 @@ async def test_rolling_up_again_after_the_rows_went_keeps_the_hour(store: Store)
     await store.delete_expired({"samples": NOW + DAY}, 100)
     await store.save_hourly(NOW)
     assert await store.metric_series("cpu_usage", NOW, NOW + DAY, 24) == [MetricPoint(NOW, 50.0)]
+
+
+async def test_an_hour_is_due_until_it_is_rolled_up_and_again_when_a_row_comes_late(
+    store: Store,
+) -> None:
+    hour = NOW - 5 * HOUR
+    await store.save_sample(sample(hour, cpu_usage=20.0))
+    await store.save_metric(uuid4(), "songs", 1.0, {}, hour + 2 * HOUR)
+    await store.save_poll(poll(hour + 3 * HOUR, {"a:1": UP}))
+    await store.save_sample(sample(NOW, cpu_usage=20.0))
+    hours = [hour, hour + 2 * HOUR, hour + 3 * HOUR]
+    assert await store.due_hours(NOW + 59 * MINUTE, 10) == hours
+    assert await store.due_hours(NOW + 59 * MINUTE, 2) == hours[:2]
+    assert await store.due_hours(NOW + HOUR, 10) == [*hours, NOW]
+    for due in hours:
+        await store.save_hourly(due)
+    assert await store.due_hours(NOW, 10) == []
+    late = sample(hour + 30 * MINUTE, cpu_usage=40.0)
+    await store.save_sample(late)
+    assert await store.due_hours(NOW, 10) == [hour]
+    await store.save_hourly(hour)
+    assert await store.due_hours(NOW, 10) == []
+    await store.delete_expired({"samples": NOW}, 100)
+    points = await store.metric_series("cpu_usage", hour, hour + DAY, 24)
+    assert points[0] == MetricPoint(hour, 30.0)
+
+
+async def test_rows_that_travelled_here_make_their_hours_due(
+    backend: Backend, store: Store, tmp_path: Path
+) -> None:
+    hour = NOW - 50 * HOUR
+    elsewhere = SqliteStore(tmp_path / "elsewhere.db")
+    await elsewhere.open()
+    await elsewhere.save_sample(sample(hour, cpu_usage=20.0))
+    await elsewhere.save_metric(uuid4(), "songs", 7.0, {}, hour + HOUR)
+    await elsewhere.save_poll(poll(hour + 2 * HOUR, {"a:1": UP}))
+    for kind in ("monitors", "rosters", "samples", "metrics", "polls"):
+        page = await elsewhere.export_rows(kind, None, 100)
+        await store.import_rows(kind, page.rows)
+    await elsewhere.close()
+    hours = [hour, hour + HOUR, hour + 2 * HOUR]
+    assert await store.due_hours(NOW, 10) == hours
+    for due in hours:
+        await store.save_hourly(due)
+    assert await store.due_hours(NOW, 10) == []
+    await store.delete_expired({"samples": NOW, "metrics": NOW}, 100)
+    found = await store.metric_series("songs", hour, hour + DAY, 24)
+    assert found == [MetricPoint(hour + HOUR, 7.0)]
+
+
+async def test_fewer_rows_than_were_rolled_up_do_not_replace_them(store: Store) -> None:
+    hour = NOW - 5 * HOUR
+    for minute in (1, 2, 3, 50):
+        await store.save_sample(sample(hour + minute * MINUTE, cpu_usage=20.0))
+    await store.save_hourly(hour)
+    await store.delete_expired({"samples": hour + 10 * MINUTE}, 100)
+    await store.save_sample(sample(hour + 55 * MINUTE, cpu_usage=90.0))
+    await store.save_hourly(hour)
+    await store.delete_expired({"samples": NOW}, 100)
+    assert await store.metric_series("cpu_usage", hour, NOW, 5) == [MetricPoint(hour, 20.0)]
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 100, 257])
@@ -853,3 +932,123 @@ async def test_every_kind_can_expire_and_no_other(store: Store) -> None:
 
 async def test_the_size_is_told(store: Store) -> None:
     assert await store.size_bytes() > 1000
+
+
+# What other cogs report
+
+
+def conversation(user_id: str = "42", at: datetime = NOW, **changes: object) -> Conversation:
+    made = Conversation(uuid4(), user_id, "Aya", "何時?", "3時です", at)
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+def song(title: str = "夜に駆ける", at: datetime = NOW, **changes: object) -> Song:
+    made = Song(uuid4(), "7", title, "Aya", "42", at)
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+async def test_what_is_kept_about_a_member_comes_back_oldest_first(
+    store: Store, reopened: Callable[[], Reopened]
+) -> None:
+    told = [conversation(at=NOW - n * MINUTE) for n in range(3)]
+    played = [song(f"song {n}", NOW - n * MINUTE) for n in range(3)]
+    for one in (*told, conversation("43")):
+        await store.save_conversation(one)
+    for other in (*played, song(requested_by_id="43"), song(requested_by="", requested_by_id="")):
+        await store.save_song(other)
+    async with reopened() as store:
+        data = await store.member_data("42")
+    assert list(data.conversations) == told[::-1]
+    assert list(data.songs) == played[::-1]
+
+
+async def test_reporting_the_same_twice_keeps_it_once(store: Store) -> None:
+    told, played = conversation(), song()
+    line = LogLine(uuid4(), "ERROR", "bot.x", "oh", {}, NOW)
+    raw_id = uuid4()
+    for _ in range(2):
+        await store.save_conversation(told)
+        await store.save_song(played)
+        await store.save_log_lines([line, line])
+        await store.save_raw(raw_id, "look", {"a": 1}, NOW)
+    data = await store.member_data("42")
+    assert (len(data.conversations), len(data.songs)) == (1, 1)
+    assert await store.popular_songs(NOW - HOUR, 9) == [("夜に駆ける", 1)]
+    gone = await store.delete_expired(
+        dict.fromkeys(("conversations", "music", "bot_logs", "metrics_raw"), NOW + HOUR), 10
+    )
+    assert set(gone.values()) == {1}
+
+
+async def test_odd_and_endless_texts_are_kept_as_far_as_possible(store: Store) -> None:
+    odd = "\0a\ud800b\U0001f600"
+    await store.save_conversation(conversation(user_name=odd, prompt="x" * 1_000_000, response=odd))
+    await store.save_song(song("s" * 10_000, requested_by=odd))
+    context = {"odd": odd, "nan": math.nan, "n": 3, "deep": {"list": [1, None, True]}}
+    line = LogLine(uuid4(), "WARNING", "bot.x", "m" * 10_000 + odd, context, NOW)
+    await store.save_log_lines([line])
+    await store.save_raw(uuid4(), odd, context, NOW)
+    (told,) = (await store.member_data("42")).conversations
+    assert told.user_name == told.response == "\ufffda\ufffdb\U0001f600"
+    assert len(told.prompt) == TEXT_LIMIT
+    assert told.prompt.endswith("x…(+980010)")
+    (played,) = (await store.member_data("42")).songs
+    assert len(played.song_title) == TITLE_LIMIT
+
+
+async def test_popular_songs_are_counted_by_server_and_time(store: Store) -> None:
+    for title, guild_id, age in (
+        ("b", "7", 1), ("b", "7", 2), ("a", "7", 1), ("c", "7", 1),
+        ("c", "8", 1), ("c", "8", 2), ("B", "8", 1), ("", "7", 1),
+        ("old", "7", 50), ("old", "7", 51), ("old", "7", 52), ("old", "7", 53),
+    ):  # fmt: skip
+        await store.save_song(song(title, NOW - age * HOUR, guild_id=guild_id))
+    since = NOW - DAY
+    assert await store.popular_songs(since, 9, "7") == [("b", 2), ("a", 1), ("c", 1)]
+    assert await store.popular_songs(since, 9) == [("c", 3), ("b", 2), ("B", 1), ("a", 1)]
+    assert await store.popular_songs(since, 2) == [("c", 3), ("b", 2)]
+    assert (await store.popular_songs(NOW - 9 * DAY, 1)) == [("old", 4)]
+    assert await store.popular_songs(since, 9, "9") == []
+
+
+async def test_the_most_active_carry_their_newest_name(store: Store) -> None:
+    for user_id, name, age in (
+        ("2", "new", 1), ("2", "old", 3), ("2", "older", 5),
+        ("9", "w", 1), ("10", "x", 2), ("1", "y", 2), ("1", "z", 1), ("3", "gone", 50),
+    ):  # fmt: skip
+        await store.save_conversation(conversation(user_id, NOW - age * HOUR, user_name=name))
+    since = NOW - DAY
+    most = [("2", "new", 3), ("1", "z", 2), ("10", "x", 1), ("9", "w", 1)]
+    assert await store.most_active(since, 9) == most
+    assert await store.most_active(since, 1) == [("2", "new", 3)]
+
+
+async def test_a_members_data_goes_up_to_the_moment_of_the_wish(store: Store) -> None:
+    second = timedelta(seconds=1)
+    for at in (NOW - DAY, NOW, NOW + second):
+        await store.save_conversation(conversation(at=at))
+        await store.save_song(song(at=at))
+    await store.save_conversation(conversation("43"))
+    await store.save_song(song(requested_by="", requested_by_id=""))
+    assert await store.delete_member_data("42", NOW) == 4
+    assert await store.delete_member_data("42", NOW) == 0
+    data = await store.member_data("42")
+    assert [one.at for one in data.conversations] == [NOW + second]
+    assert [one.at for one in data.songs] == [NOW + second]
+    assert len((await store.member_data("43")).conversations) == 1
+    assert await store.delete_member_data("", NOW + DAY) == 0
+    assert (await store.member_data("nobody")) == MemberData([], [])
+
+
+async def test_reports_and_log_lines_expire(store: Store) -> None:
+    for age in range(6):
+        at = NOW - age * DAY
+        await store.save_conversation(conversation(at=at))
+        await store.save_song(song(at=at))
+        await store.save_raw(uuid4(), "look", {}, at)
+        await store.save_log_lines([LogLine(uuid4(), "ERROR", "bot", "x", {}, at)])
+    kinds = ("conversations", "music", "metrics_raw", "bot_logs")
+    gone = await store.delete_expired(dict.fromkeys(kinds, NOW - 2 * DAY), 100)
+    assert gone == dict.fromkeys(kinds, 3)
+    data = await store.member_data("42")
+    assert (len(data.conversations), len(data.songs)) == (3, 3)

@@ -319,10 +319,21 @@ class Store(Protocol):
         so does the newest poll of each instance, which says when its monitors were last seen.
         """
 
-    async def save_hourly(self, hour_at: datetime) -> None:
-        """Roll one full hour up into `metrics_hourly`; repeating it gives the same rows."""
+    async def due_hours(self, before: datetime, limit: int) -> list[datetime]:
+        """Hours that ended by `before` and have rows their roll-up lacks, oldest first.
 
-    async def save_daily_summary(self, day: date, summary: Mapping[str, object]) -> None: ...
+        That is every hour with rows until it is rolled up, and again when a row of it comes in
+        late, whichever way.
+        """
+
+    async def save_hourly(self, hour_at: datetime) -> None:
+        """Roll one full hour up into `metrics_hourly`; repeating it gives the same rows.
+
+        Once rows of it have expired, what was rolled up while they were there stays.
+        """
+
+    async def save_daily_summary(self, day: date, summary: Mapping[str, object]) -> None:
+        """This bot's summary of a local day, beside those of other bots; the last one stands."""
 
     async def size_bytes(self) -> int: ...
 
@@ -380,22 +391,28 @@ class Store(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RemoteState:
-    """What a remote store says of itself. `last_at` is when this bot last copied anything."""
+    """What a remote store says of itself, and of this bot's streams in it.
+
+    `position` is the last one of the stream asked for that is safely there, 0 if none; nothing of
+    the bot, no stream and no revision, is above `highest_position`. `last_stream` is the one among
+    the others that copied last, and `last_at` when that was.
+    """
 
     schema_number: int
     position: int
     last_stream: UUID | None
     last_at: datetime | None
+    highest_position: int = 0
 
 
 class RemoteStore(Store, Protocol):
     """A store to which another one is copied."""
 
-    async def remote_state(self, stream: UUID) -> RemoteState:
-        """Of this bot; `position` is the last one of `stream` that is safely there, 0 if none."""
+    async def remote_state(self, stream: UUID) -> RemoteState: ...
 
-    async def copy(self, stream: UUID, first: int, last: int, facts: Sequence[FactGroup]) -> None:
+    async def copy(self, stream: UUID, first: int, last: int, facts: Sequence[FactGroup]) -> int:
         """Store what happened from position `first` to `last`, all of it or nothing.
 
-        Positions that are there already are not written again, so that repeating is harmless.
+        The position that is there afterwards: `last`, unless somebody else was further already.
+        Positions that are there are not written again, so that repeating is harmless.
         """

@@ -8,6 +8,7 @@ while the test blocks.
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import socket
 import struct
@@ -188,7 +189,12 @@ class Gateway:
         assert self._session is not None
         try:
             async with self._session.request(
-                request.method, url, headers=headers, data=body or None, allow_redirects=False
+                request.method,
+                url,
+                headers=headers,
+                # aiohttp warns of a megabyte of bare bytes.
+                data=io.BytesIO(body) if body else None,
+                allow_redirects=False,
             ) as response:
                 answer = _Answer(
                     response.status,
