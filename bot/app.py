@@ -22,7 +22,9 @@ from bot import __version__
 from bot.cards import CardRenderer
 from bot.core.alert import Observation
 from bot.i18n import Translator
+from bot.memory import Memory
 from bot.redaction import Redactor
+from bot.services.activity import Activity, Keeping
 from bot.services.alerting import Alerting
 from bot.services.audience import Audience
 from bot.services.clock import Clock
@@ -31,19 +33,17 @@ from bot.services.delivery import Delivery
 from bot.services.fleet import MONITOR_METRICS, Fleet
 from bot.services.host_probe import HostProbe
 from bot.services.janitor import PERIOD_S as JANITOR_PERIOD_S
-from bot.services.janitor import Janitor, retention
+from bot.services.janitor import Janitor
 from bot.services.kuma_client import KumaClient
 from bot.services.kuma_poller import KumaPoller
 from bot.services.loop_lag import LoopLag
 from bot.services.parts import Choices, Parts
-from bot.services.recorder import Fact, FactKind, Recorder
+from bot.services.recorder import Fact, FactKind
 from bot.services.rules_file import CHECK_PERIOD_S, RulesFile
 from bot.services.sampler import TASK_NAME, Sampler, SampleSources
-from bot.services.store_file import StoreFile
 from bot.services.ticker import Tasks
 from bot.settings import Settings
 from bot.storage.salvage import salvage_configs
-from bot.storage.sqlite import SqliteStore
 from bot.storage.store import Receipt, ServiceStats, Store, StoreError
 from bot.web.server import WebCannotListen, WebServer
 from bot.webhook import WebhookNotifier
@@ -61,7 +61,6 @@ WEB_RETRY_S = 30.0
 DISCORD_RETRY_S = 30.0
 UPKEEP_S = 2.0
 
-BUSY_TIMEOUT_S = 1.0
 SWITCH_INTERVAL_S = 0.001
 DELIVERY_GRACE_S = 2.5
 
@@ -73,10 +72,9 @@ class App:
         self._settings = settings
         self._translator = Translator(settings.comet_locale)
         self._clock = Clock()
-        self._store = SqliteStore(
-            settings.sqlite_db_path, bot_id=settings.bot_id, busy_timeout_s=BUSY_TIMEOUT_S
-        )
-        self._file = StoreFile(self._store, self._translator, self._clock.now, self._rescue)
+        self.memory = Memory(settings, self._translator, self._clock.now, self._rescue)
+        self._store = self.memory.store
+        self.recorder = self.memory.recorder
         self._exit = contextlib.AsyncExitStack()
         self._stopping = asyncio.Event()
         self._is_refused = False
@@ -93,7 +91,6 @@ class App:
         settings, now = self._settings, self._clock.now
         has_token = settings.discord_token is not None
         zone = pytz.timezone(settings.comet_timezone)
-        self.recorder = Recorder(self._store, recover=self._file.replace)
         self.fleet = Fleet(uuid4)
         self._clock.on_step.append(self.fleet.shift)
         self.audience = Audience(
@@ -122,12 +119,14 @@ class App:
             recorder=self.recorder,
             delivery=self.delivery,
             tasks=self.tasks,
-            set_aside=self._file.recently_set_aside,
+            copying=self.memory.copying,
+            set_aside=self.memory.file.recently_set_aside,
         )
         self.sampler = Sampler(
             settings.bot_id, settings.sample_interval_s, self._sources, self._observe, now
         )
         self.rules_file = RulesFile(settings.alert_rules_file, self.alerting.set_rules)
+        self._activity = Activity(self.recorder, self._kept(), now, uuid4)
         self.parts = Parts(
             choices=Choices(
                 bot_id=settings.bot_id,
@@ -153,6 +152,18 @@ class App:
             started_at=now(),
             now=now,
             new_id=uuid4,
+            copying=self.memory.copying,
+            activity=self._activity,
+            remote=self.memory.remote,
+        )
+
+    def _kept(self) -> Keeping:
+        settings = self._settings
+        return Keeping(
+            settings.conversation_log_mode,
+            settings.music_log_mode,
+            settings.conversation_retention_days,
+            settings.music_retention_days,
         )
 
     async def _observe(self, observation: Observation, max_gap_s: float) -> None:
@@ -169,7 +180,7 @@ class App:
 
         Raises StoreError when the store cannot be used at all.
         """
-        await self._file.open()
+        await self.memory.open()
         session = await self._exit.enter_async_context(aiohttp.ClientSession())
         self._build_pollers(session)
         await self._load()
@@ -287,6 +298,7 @@ class App:
 
     async def _upkeep(self) -> None:
         """What waits, in memory for the store and in the store for Discord, is tried again."""
+        self._activity.beat()
         await self.recorder.drain()
         await self.delivery.beat()
 
@@ -296,18 +308,20 @@ class App:
         for poller in self._pollers:
             tasks.start(f"kuma:{poller.instance}", poller.tick_s, poller.tick)
         tasks.start("rules", CHECK_PERIOD_S, self.rules_file.check)
-        settings = self._settings
-        keep = retention(
-            metrics_days=settings.metrics_retention_days,
-            hourly_days=settings.hourly_retention_days,
-            conversation_days=settings.conversation_retention_days,
-            music_days=settings.music_retention_days,
-            log_days=settings.bot_log_retention_days,
+        self.memory.start_beats(tasks)
+        self.janitor = Janitor(
+            self._store,
+            self.recorder,
+            self.fleet,
+            self.alerting,
+            self.memory.keep,
+            self._clock.now,
+            new_id=uuid4,
+            zone=self.parts.choices.timezone,
+            sample_interval_s=self._settings.sample_interval_s,
+            free_bytes=self.memory.free_bytes,
         )
-        janitor = Janitor(
-            self._store, self.recorder, self.fleet, self.alerting, keep, self._clock.now
-        )
-        tasks.start("janitor", JANITOR_PERIOD_S, janitor.tick)
+        tasks.start("janitor", JANITOR_PERIOD_S, self.janitor.tick)
 
     async def _rescue(self, aside: Path) -> list[Fact]:
         """What is still known after the file broke: from memory, or else from the damaged file."""
@@ -408,11 +422,11 @@ class App:
             await asyncio.gather(talk, return_exceptions=True)
         await _within(0.7, self._put_away())
         await self._exit.aclose()
-        await _within(0.7, self._store.close())
+        await _within(0.7, self.memory.close())
 
     async def _put_away(self) -> None:
         await self.alerting.flush()
-        await self.recorder.drain()
+        await self.memory.put_away()
 
     def _t(self, key: str, **params: object) -> str:
         return self._translator.t(key, None, **params)

@@ -38,8 +38,11 @@ VALUE_OF = {
     for name, column, scale in _COLUMNS
 }
 COLUMN_OF = {name: column for name, column, _ in _COLUMNS}
+SCALES = {column: scale for _, column, scale in _COLUMNS}
+"""How many quanta make one unit, by column."""
+
 _NOT_STORED = frozenset(s.name for s in READINGS if s.column is None and s.is_derived)
-_STATUS_CODES = {"online": 0, "degraded": 1, "offline": 2}
+STATUS_CODES = {"online": 0, "degraded": 1, "offline": 2}
 
 SAMPLE_COLUMNS = (*(column for _, column, _ in _COLUMNS), "status", "extra")
 _INSERT_SAMPLE = insert("samples", ("sample_key", *SAMPLE_COLUMNS), "sample_key")
@@ -80,8 +83,12 @@ SELECT bot, name, count(*), avg(value), min(value), max(value) FROM (
 ) GROUP BY bot, name
 """
 _HOURLY_COLUMNS = ("metric", "hour", "bot", "avg_value", "min_value", "max_value", "count")
+# A roll-up over fewer rows was made after some of them had expired: it knows less.
 _UPSERT_HOURLY = insert(
-    "hourly", _HOURLY_COLUMNS, "metric, hour, bot", overwrite(_HOURLY_COLUMNS, *_HOURLY_COLUMNS[:3])
+    "hourly",
+    _HOURLY_COLUMNS,
+    "metric, hour, bot",
+    overwrite(_HOURLY_COLUMNS, *_HOURLY_COLUMNS[:3]) + " WHERE excluded.count >= count",
 )
 
 
@@ -140,7 +147,7 @@ def sample_id(at: datetime, bot_id: str) -> UUID:
 def sample_row(sample: Sample) -> Row:
     """A snapshot as whole quanta; what has no column goes into `extra`, NaN nowhere."""
     values = sample.values
-    row: list[object] = [_quanta(values.get(name), scale) for name, _, scale in _COLUMNS]
+    row: list[object] = [quanta(values.get(name), scale) for name, _, scale in _COLUMNS]
     extra: list[tuple[str, Mapping[str, str], float]] = []
     if not values.keys() <= _USUAL:
         extra += [
@@ -153,7 +160,7 @@ def sample_row(sample: Sample) -> Row:
         for name, labels, value in sample.labelled
         if (number := finite(value)) is not None
     ]
-    row.append(_STATUS_CODES.get(sample.status, clean(sample.status)))
+    row.append(STATUS_CODES.get(sample.status, clean(sample.status)))
     row.append(json_text(extra) if extra else None)
     return tuple(row)
 
@@ -267,24 +274,33 @@ def save_roll_up(
     hour: int,
     rows: Sequence[tuple[int, str, float, float, float, int]],
 ) -> None:
-    """Rows of an hour, replacing those of an earlier roll-up of the same hour."""
+    """Rows of an hour, replacing those of an earlier roll-up of it that knew no more."""
     db.executemany(
         _UPSERT_HOURLY,
         [(numbers.metric(db, name), hour, bot, *row) for bot, name, *row in rows],
     )
 
 
-def save_daily_summary(db: sqlite3.Connection, day: str, summary: str, now: str) -> None:
-    db.execute(
-        "INSERT INTO daily_summaries (date, summary_data, created_at, updated_at) "
-        "VALUES (?, ?, ?, ?) ON CONFLICT (date) DO UPDATE SET "
-        "summary_data = excluded.summary_data, updated_at = excluded.updated_at "
-        "WHERE summary_data IS NOT excluded.summary_data",
-        (day, summary, now, now),
+def due_hours(db: sqlite3.Connection, end: int, limit: int) -> list[int]:
+    """Hours before `end` that have rows their roll-up does not know of, oldest first."""
+    rows = db.execute(
+        "SELECT hour FROM due_hours WHERE hour < ? ORDER BY hour LIMIT ?", (end, limit)
     )
+    return [int(hour) for (hour,) in rows]
 
 
-def _quanta(value: object, scale: int) -> int | None:
+def take_due(db: sqlite3.Connection, hour: int) -> None:
+    """A roll-up begins: a row that comes in from now on makes the hour due again."""
+    db.execute("UPDATE due_hours SET is_taken = 1 WHERE hour = ? AND is_taken = 0", (hour,))
+
+
+def note_rolled_up(db: sqlite3.Connection, hour: int) -> None:
+    """No longer due, unless something came in since `take_due`."""
+    db.execute("DELETE FROM due_hours WHERE hour = ? AND is_taken = 1", (hour,))
+
+
+def quanta(value: object, scale: int) -> int | None:
+    """A reading as it is kept; None for what is no number or too large for one."""
     number = finite(value)
     if number is None:
         return None

@@ -132,3 +132,18 @@ def give_back_space(db: sqlite3.Connection) -> None:
     if free > 1000 and free * 4 > pages:
         # `execute` would free a single page.
         db.executescript("PRAGMA incremental_vacuum(200)")
+
+
+def free_pages(db: sqlite3.Connection) -> bool:
+    """Give some empty pages back; False when none are left, or none will go."""
+    (before,) = db.execute("PRAGMA freelist_count").fetchone()
+    if before == 0:
+        return False
+    db.executescript("PRAGMA incremental_vacuum(200)")
+    (after,) = db.execute("PRAGMA freelist_count").fetchone()
+    return bool(after < before)
+
+
+def empty_log(db: sqlite3.Connection) -> None:
+    """Fold the WAL into the file and cut it; left for later when a reader is in the way."""
+    db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()

@@ -12,6 +12,7 @@ from uuid import UUID
 from bot.core.alert import AlertState, Detail, Ending, Flip, FlipKind, Phase
 from bot.core.incident import Card, GuildConfig, Incident, OutboxItem, OutboxStatus
 from bot.core.rule import Severity
+from bot.storage.kinds import BY_NAME
 
 Row = tuple[object, ...]
 
@@ -97,9 +98,9 @@ def _plain(value: object) -> object:
 
 
 def json_map(text: object) -> dict[str, object]:
-    """A JSON object; empty when it is missing or no object."""
+    """A JSON object, as text or read already; empty when it is missing or no object."""
     try:
-        value = json.loads(str(text)) if text is not None else {}
+        value = json.loads(text) if isinstance(text, str) else text
     except ValueError:
         return {}
     return value if isinstance(value, dict) else {}
@@ -128,6 +129,11 @@ def insert(table: str, columns: Sequence[str], key: str, on_conflict: str = "") 
 
 def overwrite(columns: Sequence[str], *keep: str) -> str:
     return "UPDATE SET " + ", ".join(f"{c} = excluded.{c}" for c in columns if c not in keep)
+
+
+def _own(kind: str) -> tuple[str, ...]:
+    """The columns of a kind in a table that is all this bot's."""
+    return tuple(column for column in BY_NAME[kind].columns if column != "bot_id")
 
 
 INCIDENT_COLUMNS = (
@@ -316,22 +322,7 @@ def flip_row(flip: Flip) -> Row:
     )
 
 
-OUTBOX_COLUMNS = (
-    "outbox_id",
-    "flip_id",
-    "incident_id",
-    "kind",
-    "guild_id",
-    "channel_id",
-    "created_at",
-    "status",
-    "card_id",
-    "attempted_at",
-    "attempts",
-    "last_error",
-    "delivered_at",
-    "reply_message_id",
-)
+OUTBOX_COLUMNS = _own("outbox")
 
 
 def outbox_row(item: OutboxItem) -> Row:
@@ -372,19 +363,7 @@ def to_outbox(row: Sequence[object]) -> OutboxItem:
     )
 
 
-CARD_COLUMNS = (
-    "card_id",
-    "marker",
-    "guild_id",
-    "channel_id",
-    "opened_at",
-    "incident_ids",
-    "is_storm",
-    "message_id",
-    "attempted_at",
-    "folded_at",
-    "closed_at",
-)
+CARD_COLUMNS = _own("cards")
 
 
 def card_row(card: Card) -> Row:
@@ -410,7 +389,7 @@ def to_card(row: Sequence[object]) -> Card:
         guild_id=_maybe_str(row[2]),
         channel_id=str(row[3]),
         opened_at=to_time(row[4]),
-        incident_ids=tuple(UUID(text) for text in json.loads(str(row[5]))),
+        incident_ids=tuple(UUID(str(text)) for text in _json_list(row[5])),
         is_storm=bool(row[6]),
         message_id=_maybe_str(row[7]),
         attempted_at=maybe_time(row[8]),
@@ -427,6 +406,13 @@ def to_guild_config(row: Sequence[object]) -> GuildConfig:
         updated_at=to_time(row[3]),
         locale=_maybe_str(row[4]),
     )
+
+
+def _json_list(value: object) -> list[object]:
+    found = json.loads(value) if isinstance(value, str) else value
+    if not isinstance(found, list):
+        raise ValueError(f"no list: {found!r}")
+    return found
 
 
 def _float(value: object) -> float:

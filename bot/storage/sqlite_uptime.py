@@ -40,7 +40,9 @@ _UPSERT_HOUR = insert(
     "instance, hour",
     "UPDATE SET roster = excluded.roster, checks = excluded.checks, up_ms = excluded.up_ms, "
     "down_ms = excluded.down_ms, other_ms = excluded.other_ms, answered = excluded.answered, "
-    "times_sum = excluded.times_sum, body = excluded.body",
+    "times_sum = excluded.times_sum, body = excluded.body "
+    # What was made after some of the hour's polls had expired knows less.
+    "WHERE excluded.checks >= checks",
 )
 
 _LONGEST_TRUST_MS = 4 * HOUR_MS
