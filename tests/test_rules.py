@@ -85,6 +85,7 @@ def test_every_built_in_rule_is_as_promised(builtin: str) -> None:
         "CriticalMemory": ("memory_usage > 95", 0, "critical", "operator"),
         "HighDisk": ("disk_usage > 90", 0, "warning", "operator"),
         "CriticalDisk": ("disk_usage > 95", 0, "critical", "operator"),
+        "DiskNearlyFull": ("disk_free < 6.71089e+07", 0, "critical", "operator"),
         "HighErrorRate": ("command_error_rate > 5", 300, "warning", "operator"),
         "CriticalErrorRate": ("command_error_rate > 10", 60, "critical", "operator"),
         "SlowResponse": ("command_latency_p95 > 1000", 300, "warning", "operator"),

@@ -38,6 +38,7 @@ class HostLook:
     load_1m: float | None = None
     load_5m: float | None = None
     load_15m: float | None = None
+    disk_free_bytes: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +138,14 @@ READINGS: tuple[ReadingSpec, ...] = (
     ReadingSpec("memory_usage", Unit.PERCENT, "ram_usage", 0.01, lambda s: s.host.memory_percent),
     ReadingSpec("swap_usage", Unit.PERCENT, "swap_usage", 0.01, lambda s: s.host.swap_percent),
     ReadingSpec("disk_usage", Unit.PERCENT, "disk_usage", 0.01, lambda s: s.host.disk_percent),
+    ReadingSpec(
+        "disk_free",
+        Unit.BYTES,
+        None,
+        1,
+        lambda s: s.host.disk_free_bytes,
+        is_derived=True,
+    ),
     ReadingSpec("network_rx", Unit.BYTES, "network_rx", 1, lambda s: s.host.network_rx_bytes),
     ReadingSpec("network_tx", Unit.BYTES, "network_tx", 1, lambda s: s.host.network_tx_bytes),
     ReadingSpec("load_average_1m", Unit.RATIO, "load_average_1m", 0.01, lambda s: s.host.load_1m),

@@ -39,12 +39,13 @@ class HostProbe:
         cpu = _try(lambda: psutil.cpu_percent(None))
         cpu = cpu if self._has_host else None
         self._has_host = True
-        load = _try(psutil.getloadavg) or (None, None, None)
+        load_1m, load_5m, load_15m = _try(psutil.getloadavg) or (None, None, None)
         rx, tx = self._network_since()
         memory = _try(lambda: psutil.virtual_memory().percent)
         swap = _try(_swap_percent)
-        disk = _try(lambda: psutil.disk_usage(str(self._disk_path)).percent)
-        return HostLook(cpu, memory, swap, disk, rx, tx, *load)
+        disk = _try(lambda: psutil.disk_usage(str(self._disk_path)))
+        used, free = (None, None) if disk is None else (disk.percent, float(disk.free))
+        return HostLook(cpu, memory, swap, used, rx, tx, load_1m, load_5m, load_15m, free)
 
     def process(self) -> ProcessLook:
         process = self._process

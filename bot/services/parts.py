@@ -9,6 +9,7 @@ from uuid import UUID
 
 from bot.core.copying import Copying
 from bot.i18n import Translator
+from bot.services.activity import Activity
 from bot.services.alerting import Alerting
 from bot.services.audience import Audience
 from bot.services.command_stats import CommandStats
@@ -37,7 +38,8 @@ class Choices:
 class Parts:
     """Reads go to `store`; writes go through `recorder`.
 
-    `copying` gives None where no remote store is set up.
+    `copying` gives None where no remote store is set up. `remote` is that store, open, and for
+    reading only.
     """
 
     choices: Choices
@@ -55,3 +57,5 @@ class Parts:
     now: Callable[[], datetime]
     new_id: Callable[[], UUID]
     copying: Callable[[], Copying | None] = field(default=lambda: None)
+    activity: Activity | None = None
+    remote: Store | None = None
