@@ -21,13 +21,20 @@ from cogs.gateway import Backoff, ShardingRequired, Shards, TokenRefused
 if TYPE_CHECKING:
     from discord.gateway import DiscordWebSocket
 
+    from bot.services.activity import Activity
     from bot.services.parts import Parts
 
 __all__ = ["CometBot", "TokenRefused", "make_bot", "run_bot"]
 
 logger = logging.getLogger(__name__)
 
-EXTENSIONS: Final = ("cogs.uptimekuma", "cogs.performance", "cogs.alerts")
+EXTENSIONS: Final = (
+    "cogs.uptimekuma",
+    "cogs.performance",
+    "cogs.alerts",
+    "cogs.activity",
+    "cogs.privacy",
+)
 
 LOGIN_TIMEOUT_S: Final = 60.0
 SHARD_QUESTION_S: Final = 5.0
@@ -66,6 +73,13 @@ class CometBot(commands.AutoShardedBot):
         self._chores: set[asyncio.Task[None]] = set()
         self._slow_since_s: float | None = None
         self._is_let_go = False
+
+    @property
+    def comet(self) -> Activity:
+        """What other cogs may call: `await bot.comet.report_conversation(…)` and its like."""
+        activity = self.parts.activity
+        assert activity is not None
+        return activity
 
     # -- starting and stopping ----------------------------------------------------------
 

@@ -14,7 +14,7 @@ import os
 import shutil
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -33,6 +33,8 @@ _QUIETER: Final = {
     "discord.client": logging.WARNING,
     "discord.gateway": logging.INFO,
     "discord.http": logging.WARNING,
+    "httpx": logging.WARNING,
+    "httpcore": logging.WARNING,
     "aiohttp.access": logging.WARNING,
     "aiosqlite": logging.WARNING,
     "asyncio": logging.WARNING,
@@ -40,12 +42,15 @@ _QUIETER: Final = {
 }
 
 _BUILT_IN: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_OURS: Final = frozenset(("_is_clean", "_told"))
 
 
 class RedactingFilter(logging.Filter):
     """Rewrites a record for good: message, arguments, traceback, extras. Hang it on handlers.
 
     The record then holds only finished, clean text, so that handlers after it see no secret.
+    `record._told` is what a short account of it needs: the extras, and `exception` with the
+    type and first line, without the traceback.
     """
 
     def __init__(self, redactor: Redactor) -> None:
@@ -59,6 +64,11 @@ class RedactingFilter(logging.Filter):
         redact = self._redactor.redact
         record.msg = redact(_message(record))
         record.args = None
+        told: dict[str, object] = {}
+        if record.exc_info and record.exc_info[0] is not None:
+            told["exception"] = redact(_headline(record.exc_info[0], record.exc_info[1]))
+        elif (before := getattr(record, "_told", {}).get("exception")) is not None:
+            told["exception"] = redact(before)
         if record.exc_info and not record.exc_text:
             record.exc_text = self._formatter.formatException(record.exc_info)
         if record.exc_text:
@@ -67,7 +77,9 @@ class RedactingFilter(logging.Filter):
         if record.stack_info:
             record.stack_info = redact(record.stack_info)
         for name, value in extras(record).items():
-            setattr(record, name, self._clean(value))
+            told[name] = self._clean(value)
+            setattr(record, name, told[name])
+        record._told = told
         record._is_clean = self._redactor
         return True
 
@@ -89,12 +101,21 @@ def _message(record: logging.LogRecord) -> str:
         return f"{record.msg} {record.args!r}"
 
 
+def _headline(kind: type[BaseException], error: BaseException | None) -> str:
+    try:
+        text = str(error)
+    except Exception:
+        text = ""
+    first = text.strip().partition("\n")[0]
+    return f"{kind.__name__}: {first}" if first else kind.__name__
+
+
 def extras(record: logging.LogRecord) -> dict[str, Any]:
     """What the caller gave as `extra=`."""
     return {
         name: value
         for name, value in vars(record).items()
-        if name not in _BUILT_IN and name != "_is_clean"
+        if name not in _BUILT_IN and name not in _OURS
     }
 
 
@@ -266,3 +287,16 @@ def configure_logging(
     if problem is not None:
         logging.getLogger(__name__).error("LOG_FILE cannot be used: %s", problem)
     return Logging(handlers, before)
+
+
+@contextlib.contextmanager
+def attached(handler: logging.Handler, redactor: Redactor) -> Iterator[None]:
+    """Let one more handler see every record, as clean as the others do, until the block ends."""
+    handler.addFilter(RedactingFilter(redactor))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        handler.close()

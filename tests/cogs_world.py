@@ -25,6 +25,7 @@ from bot.core.observation import (
 )
 from bot.core.rule import Severity
 from bot.i18n import Translator
+from bot.services.activity import Activity, Keeping
 from bot.services.alerting import Alerting
 from bot.services.audience import Audience
 from bot.services.command_stats import CommandStats
@@ -216,6 +217,7 @@ class House:
         )
         self.tasks = Tasks()
         self.commands = CommandStats()
+        self.activity = Activity(self.recorder, Keeping(), clock, uuid4)
         sources = SampleSources(
             host=HostProbe(path.parent),
             lag=LoopLag(),
@@ -249,6 +251,7 @@ class House:
             started_at=NOW,
             now=clock,
             new_id=uuid4,
+            activity=self.activity,
         )
         self.bot: CometBot | None = None
         self._talk: asyncio.Task[None] | None = None
