@@ -33,7 +33,6 @@ from bot.services.delivery import Delivery
 from bot.services.fleet import MONITOR_METRICS, Fleet
 from bot.services.host_probe import HostProbe
 from bot.services.janitor import PERIOD_S as JANITOR_PERIOD_S
-from bot.services.janitor import Janitor
 from bot.services.kuma_client import KumaClient
 from bot.services.kuma_poller import KumaPoller
 from bot.services.loop_lag import LoopLag
@@ -126,6 +125,7 @@ class App:
             settings.bot_id, settings.sample_interval_s, self._sources, self._observe, now
         )
         self.rules_file = RulesFile(settings.alert_rules_file, self.alerting.set_rules)
+        self.janitor = self.memory.make_janitor(self.fleet, self.alerting, zone)
         self._activity = Activity(self.recorder, self._kept(), now, uuid4)
         self.parts = Parts(
             choices=Choices(
@@ -155,6 +155,8 @@ class App:
             copying=self.memory.copying,
             activity=self._activity,
             remote=self.memory.remote,
+            backups=self.memory.backups,
+            growth=self.janitor.growth,
         )
 
     def _kept(self) -> Keeping:
@@ -309,18 +311,6 @@ class App:
             tasks.start(f"kuma:{poller.instance}", poller.tick_s, poller.tick)
         tasks.start("rules", CHECK_PERIOD_S, self.rules_file.check)
         self.memory.start_beats(tasks)
-        self.janitor = Janitor(
-            self._store,
-            self.recorder,
-            self.fleet,
-            self.alerting,
-            self.memory.keep,
-            self._clock.now,
-            new_id=uuid4,
-            zone=self.parts.choices.timezone,
-            sample_interval_s=self._settings.sample_interval_s,
-            free_bytes=self.memory.free_bytes,
-        )
         tasks.start("janitor", JANITOR_PERIOD_S, self.janitor.tick)
 
     async def _rescue(self, aside: Path) -> list[Fact]:

@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, tzinfo
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -17,9 +17,11 @@ from uuid import uuid4
 from bot.core.copying import Copying
 from bot.i18n import Translator
 from bot.redaction import Redactor, Secret
+from bot.services.alerting import Alerting
 from bot.services.backups import PERIOD_S as BACKUPS_PERIOD_S
 from bot.services.backups import Backups
-from bot.services.janitor import free_bytes, retention
+from bot.services.fleet import Fleet
+from bot.services.janitor import Janitor, free_bytes, retention
 from bot.services.log_keeper import LogKeeper
 from bot.services.recorder import Fact, Recorder
 from bot.services.remote_janitor import PERIOD_S as REMOTE_JANITOR_PERIOD_S
@@ -65,14 +67,14 @@ class Memory:
     ) -> None:
         """`rescue`: see `StoreFile`."""
         self._settings = settings
+        self._now = now
         self._rescue = rescue
         path = settings.sqlite_db_path
         self.store = SqliteStore(path, bot_id=settings.bot_id, busy_timeout_s=BUSY_TIMEOUT_S)
         self.file = StoreFile(self.store, translator, now, self._rescue_all)
         self.recorder = Recorder(self.store, recover=self.file.replace)
         self.logs = LogKeeper(self.recorder, uuid4)
-        self.keep = _retention(settings)
-        self.free_bytes = partial(free_bytes, path.absolute().parent)
+        self._keep = _retention(settings)
         self.backups = _backups(settings, now)
         self._remote = _remote(settings, self.store, now)
         self._exit = contextlib.ExitStack()
@@ -102,8 +104,23 @@ class Memory:
             tasks.start("backups", BACKUPS_PERIOD_S, self.backups.tick)
         if self._remote is not None:
             tasks.start("copier", COPY_PERIOD_S, partial(_copy, self._remote.copier))
-            house = RemoteJanitor(self._remote.store, self.keep)
+            house = RemoteJanitor(self._remote.store, self._keep)
             tasks.start("remote_janitor", REMOTE_JANITOR_PERIOD_S, house.tick)
+
+    def make_janitor(self, fleet: Fleet, alerting: Alerting, zone: tzinfo) -> Janitor:
+        settings = self._settings
+        return Janitor(
+            self.store,
+            self.recorder,
+            fleet,
+            alerting,
+            self._keep,
+            self._now,
+            new_id=uuid4,
+            zone=zone,
+            sample_interval_s=settings.sample_interval_s,
+            free_bytes=partial(free_bytes, settings.sqlite_db_path.absolute().parent),
+        )
 
     async def put_away(self) -> None:
         """Write what waits in memory."""

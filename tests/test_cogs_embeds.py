@@ -8,12 +8,14 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from types import SimpleNamespace
 from uuid import uuid4
 
 import pytest
 
 from bot.core.alert import FlipKind
 from bot.core.copying import Copying, CopyPhase
+from bot.core.forecast import Growth
 from bot.core.incident import GuildConfig, OutboxItem
 from bot.core.message import DeliveryProblem
 from bot.core.observation import KumaReport, MonitorStatus, PollProblem, Sample
@@ -468,6 +470,8 @@ class FakeParts:
         self.fleet = fleet
         self.tasks = Tasks()
         self.copying: Callable[[], Copying | None] = lambda: None
+        self.growth: Callable[[], Growth] = Growth
+        self.backups: object = None
         self.recorder = Recorder(None)  # type: ignore[arg-type]
         self.audience = Audience((), has_only_webhook=False)
         self.delivery = Delivery(
@@ -521,6 +525,19 @@ def test_statistics_tell_how_the_copy_in_the_remote_store_stands() -> None:
     assert "Rows to be copied to Supabase: 1,234 (oldest: 1 h)" in seen
     assert "refused and set aside: 2 / rows given up: 5" in seen
     assert "has been away for 2 min. It cannot be reached" in seen
+
+
+def test_statistics_tell_how_the_database_grows_and_of_backups() -> None:
+    parts = FakeParts(make_fleet(many(1)))
+    day = Day(NOTHING, (), 1)
+    assert "データベースの大きさ: 不明" in text_of(stats(parts, day))
+    parts.growth = lambda: Growth(30e6, 1e6, 2e9, 1970.0)
+    parts.backups = SimpleNamespace(last_ok_at=NOW, last_error="full", failed=3)
+    seen = text_of(stats(parts, day, "en"))
+    assert re.search(r"Size of the database: \S+ MB \(\S+ (MB|KB) a day\)", seen), seen
+    assert "full in 1,970 days" in seen
+    assert "Last backup: <t:" in seen
+    assert "Backups have failed 3 times" in seen
 
 
 def test_statistics_show_five_incidents_that_this_server_may_see() -> None:

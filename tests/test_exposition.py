@@ -7,6 +7,7 @@ import math
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 from uuid import uuid4
 
@@ -24,6 +25,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from prometheus_client.registry import Collector
 
 from bot.core.copying import Copying, CopyPhase
+from bot.core.forecast import Growth
 from bot.core.incident import Incident
 from bot.core.observation import (
     KumaReport,
@@ -36,6 +38,7 @@ from bot.core.observation import (
 from bot.core.readings import READINGS, Unit
 from bot.core.rule import Severity
 from bot.i18n import Translator
+from bot.services.activity import Activity, Keeping
 from bot.services.alerting import Alerting
 from bot.services.audience import Audience
 from bot.services.command_stats import CommandStats
@@ -370,6 +373,10 @@ def fullest() -> Parts:
     parts.copying = lambda: Copying(
         "postgresql", CopyPhase.COPYING, 7, 700, 12.5, 0.0, None, 2, 3, 900, START
     )
+    parts.growth = lambda: Growth(1e6, 2e4, 3e9, 4.5)
+    parts.backups = cast(Any, SimpleNamespace(last_ok_at=START, count=4, failed=1))
+    keeping = Keeping("full", "off")
+    parts.activity = Activity(parts.recorder, keeping, parts.now, uuid4)
     poll(parts.fleet, [reading(i, f'"{i}" 😀', (UP, DOWN)[i % 2], 1.5 * i, i) for i in range(9)])
     return parts
 

@@ -123,6 +123,10 @@ async def everything(store: Store, kind: str, limit: int = 7) -> Rows:
         cursor = json.loads(json.dumps(page.next))
 
 
+def without(columns: tuple[str, ...], rows: Rows) -> Rows:
+    return [{n: value for n, value in row.items() if n not in columns} for row in rows]
+
+
 async def move(source: Store, target: Store, limit: int = 7) -> None:
     for kind in KINDS:
         rows = await everything(source, kind.name, limit)
@@ -319,7 +323,8 @@ async def test_every_kind_goes_to_postgresql_and_comes_back_unchanged(
                 for row in there:
                     if kind.is_changing:
                         assert isinstance(row.pop("revision"), int)
-                assert there == here, (kind.name, limit)
+                drop = kind.unverified
+                assert without(drop, there) == without(drop, here), (kind.name, limit)
             assert await remote.count_rows(kind.name) == len(here)
             assert await remote.count_rows(kind.name, bot_id="primary") == len(here)
             assert await remote.count_rows(kind.name, bot_id="nobody") == 0
@@ -327,7 +332,9 @@ async def test_every_kind_goes_to_postgresql_and_comes_back_unchanged(
                 assert await remote.import_rows(kind.name, here) == 0, kind.name
         await move(remote, target, 50)
         for kind in KINDS:
-            assert await everything(target, kind.name, 50) == await everything(source, kind.name)
+            drop = kind.unverified
+            found = without(drop, await everything(target, kind.name, 50))
+            assert found == without(drop, await everything(source, kind.name)), kind.name
         assert await target.load_alerting() == await source.load_alerting()
         with pytest.raises(StoreError):
             await remote.export_rows("everything", None, 1)

@@ -8,10 +8,12 @@ from datetime import datetime, tzinfo
 from uuid import UUID
 
 from bot.core.copying import Copying
+from bot.core.forecast import Growth
 from bot.i18n import Translator
 from bot.services.activity import Activity
 from bot.services.alerting import Alerting
 from bot.services.audience import Audience
+from bot.services.backups import Backups
 from bot.services.command_stats import CommandStats
 from bot.services.delivery import Delivery
 from bot.services.fleet import Fleet
@@ -39,7 +41,7 @@ class Parts:
     """Reads go to `store`; writes go through `recorder`.
 
     `copying` gives None where no remote store is set up. `remote` is that store, open, and for
-    reading only.
+    reading only. `backups` is None without scheduled ones.
     """
 
     choices: Choices
@@ -59,3 +61,5 @@ class Parts:
     copying: Callable[[], Copying | None] = field(default=lambda: None)
     activity: Activity | None = None
     remote: Store | None = None
+    backups: Backups | None = None
+    growth: Callable[[], Growth] = field(default=Growth)

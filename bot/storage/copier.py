@@ -43,6 +43,8 @@ LOOK_S: Final = 60.0
 RETRY_MAX_S: Final = 60.0
 NEEDS_SOMEBODY: Final = frozenset(("key", "rights", "schema"))
 """Reasons that do not go away by themselves: everything is kept, and the remote left in peace."""
+HICCUP_S: Final = 10.0
+"""Shorter absences are nobody's concern: what was lost is asked again."""
 MAX_ROWS: Final = 1_000_000
 MAX_BYTES: Final = 256 * 1024 * 1024
 """What may wait; beyond, the oldest samples and polls are given up, never alerts or settings."""
@@ -88,6 +90,7 @@ class Copier:
         self._attempts = 0
         self._next_try_s = 0.0
         self._reason: str | None = None
+        self._said_reason: str | None = None
         self._said: set[str] = set()
         self._size = JournalSize(0, 0, None)
         self._sized_s = float("-inf")
@@ -315,20 +318,23 @@ class Copier:
         self._rosters.clear()
         if self._away_since_s is None:
             self._away_since_s = now_s
-        if self._reason != error.reason:
-            self._reason = error.reason
+        self._reason = error.reason
+        needs_somebody = error.reason in NEEDS_SOMEBODY
+        is_worth_it = needs_somebody or now_s - self._away_since_s >= HICCUP_S
+        if is_worth_it and self._said_reason != error.reason:
+            self._said_reason = error.reason
             logger.warning("the remote store cannot be had (%s); what is new waits here", error)
         delay_s = RETRY_MAX_S
-        if error.reason not in NEEDS_SOMEBODY:
+        if not needs_somebody:
             delay_s = self._rng.uniform(0.0, min(RETRY_MAX_S, 2.0**self._attempts))
         self._attempts = min(10, self._attempts + 1)
         self._next_try_s = now_s + delay_s
 
     def _note_back(self) -> None:
-        if self._away_since_s is not None:
+        if self._said_reason is not None and self._away_since_s is not None:
             away_s = time.monotonic() - self._away_since_s
             logger.warning("the remote store is back after %.0f s", away_s)
-        self._away_since_s = self._reason = None
+        self._away_since_s = self._reason = self._said_reason = None
         self._attempts = 0
 
     def _say_once(self, text: str, error: Exception | None = None) -> None:

@@ -23,6 +23,7 @@ from typing import Final
 from bot.core.copying import Copying
 from bot.core.observation import Sample
 from bot.core.readings import READINGS, ReadingSpec, Unit
+from bot.services.backups import Backups
 from bot.services.parts import Parts
 from bot.web.health import DEAD_PERIODS, firing
 from bot.web.monitor_text import KUMA, MonitorText, encode, label_block
@@ -160,6 +161,28 @@ def _copying(read: Callable[[Copying], float | None]) -> Callable[[Look], Values
     return values
 
 
+def _backups(read: Callable[[Backups], float | None]) -> Callable[[Look], Values]:
+    """Nothing at all without scheduled backups."""
+
+    def values(look: Look) -> Values:
+        backups = look.parts.backups
+        return () if backups is None else (((), read(backups)),)
+
+    return values
+
+
+def _backed_up_at(backups: Backups) -> float | None:
+    at = backups.last_ok_at
+    return None if at is None else at.timestamp()
+
+
+def _reports(look: Look) -> Values:
+    activity = look.parts.activity
+    for kind, tally in () if activity is None else activity.tallies.items():
+        for outcome in ("kept", "refused", "flooded"):
+            yield (kind, outcome), getattr(tally, outcome)
+
+
 def _copied_at(copying: Copying) -> float | None:
     at = copying.last_copied_at
     return None if at is None else at.timestamp()
@@ -260,6 +283,33 @@ ROWS: tuple[Row, ...] = (
         "rows given up because too many waited, or for too long",
         (),
         _copying(lambda c: c.given_up),
+    ),
+    Row("comet_store_size_bytes", "the database", (), _one(lambda s: s.parts.growth().size_bytes)),
+    Row(
+        "comet_store_growth_bytes_per_day",
+        "trend of its size; absent until a day is known",
+        (),
+        _one(lambda s: s.parts.growth().per_day_bytes),
+    ),
+    Row(
+        "comet_store_full_in_days",
+        "when the disk will be full at this rate; absent while that is not to be expected",
+        (),
+        _one(lambda s: s.parts.growth().full_in_days),
+    ),
+    Row(
+        "comet_backup_last_success_time_seconds",
+        "when the newest backup was begun, Unix time",
+        (),
+        _backups(_backed_up_at),
+    ),
+    Row("comet_backups_total", "backups made", (), _backups(lambda b: b.count)),
+    Row("comet_backups_failed_total", "attempts that failed", (), _backups(lambda b: b.failed)),
+    Row(
+        "comet_reports_total",
+        "what other cogs reported, by kind and by what became of it",
+        ("kind", "outcome"),
+        _reports,
     ),
     Row(
         "comet_delivery_queued",

@@ -67,6 +67,7 @@ class Health:
             "sampler": self.sampler(now_s),
             "store": self.store(now_s),
             "remote": self.remote(now),
+            "backups": self.backups(now),
             "delivery": self.delivery(now),
             "discord": self.discord(),
         }
@@ -133,6 +134,20 @@ class Health:
             last_copied_age_s=None
             if last_at is None
             else round(max(0.0, (now - last_at).total_seconds()), 1),
+        )
+
+    def backups(self, now: datetime) -> Part | None:
+        """None without scheduled ones. The age is that of the newest; null when there is none."""
+        backups = self._parts.backups
+        if backups is None:
+            return None
+        last_at = backups.last_ok_at
+        return _part(
+            None if last_at is None else max(0.0, (now - last_at).total_seconds()),
+            None if backups.last_error is None else "failing",
+            unknown=None if backups.next_at is not None else "not_looked_yet",
+            made=backups.count,
+            failed=backups.failed,
         )
 
     def discord(self) -> Part | None:

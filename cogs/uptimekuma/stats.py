@@ -9,9 +9,12 @@ from datetime import datetime, timedelta
 
 import discord
 
+from bot.core.forecast import Growth
 from bot.core.incident import Incident
 from bot.core.observation import MonitorStatus
+from bot.core.readings import Unit
 from bot.discord_text import FIELD_VALUE_LIMIT, as_code, relative, shown_name
+from bot.services.backups import Backups
 from bot.services.delivery import Delivery
 from bot.services.fleet import Fleet
 from bot.services.parts import Parts
@@ -71,7 +74,9 @@ def stats_embed(
     own = [
         _snapshots(parts, day, speech),
         _writes(parts.recorder, speech),
+        _growth(parts.growth(), speech),
         *_copying(parts, speech),
+        *_backups(parts.backups, speech),
         *_late_tasks(parts.tasks, speech, now),
     ]
     add_field(embed, speech("stats.health"), "\n".join(own), inline=False)
@@ -196,6 +201,29 @@ def _copying(parts: Parts, speech: Speech) -> list[str]:
         why = speech(key) if speech.has(key) else speech("error.store.other")
         away = speech.duration(copying.away_s)
         lines.append(f"⚠️ {speech('stats.copy_away', away=away, why=why)}")
+    return lines
+
+
+def _growth(growth: Growth, speech: Speech) -> str:
+    """How large the database is; how it grows only once that can be told."""
+    size = speech.unit(growth.size_bytes, Unit.BYTES)
+    if growth.per_day_bytes is None:
+        return speech("stats.size", size=size)
+    line = speech(
+        "stats.size_growing", size=size, daily=speech.unit(growth.per_day_bytes, Unit.BYTES)
+    )
+    if growth.full_in_days is not None:
+        line += f"\n{speech('stats.full_in', n=speech.number(growth.full_in_days))}"
+    return line
+
+
+def _backups(backups: Backups | None, speech: Speech) -> list[str]:
+    """When the newest backup was made, and what went wrong since; nothing without a schedule."""
+    if backups is None:
+        return []
+    lines = [speech("stats.backup", age=speech.relative(backups.last_ok_at))]
+    if backups.last_error is not None:
+        lines.append(f"⚠️ {speech('stats.backup_failed', n=speech.number(backups.failed))}")
     return lines
 
 
