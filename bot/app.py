@@ -386,6 +386,10 @@ class App:
         settings = self._settings
         path, interval_s = settings.sqlite_db_path, settings.sample_interval_s
         lines = [self._t("app.samples", interval_s=interval_s, path=path)]
+        remote = self.memory.remote
+        if remote is not None:
+            backend = self._t(f"backend.{settings.monitoring_db}")
+            lines.append(self._t("app.copies", backend=backend, name=remote.name))
         if settings.discord_token is None:
             webhook = settings.discord_fallback_webhook_url is not None
             lines.append(self._t("app.no_discord_webhook" if webhook else "app.no_discord"))

@@ -32,6 +32,7 @@ from bot.storage.pg_store import PgStore
 from bot.storage.postgres import address_of, is_pooled
 from bot.storage.postgres import connect as connect_to_postgres
 from bot.storage.remote import remote_store
+from bot.storage.sqlite_journal import measure, time_of
 from bot.storage.store import StoreError
 
 DISCORD_TIMEOUT_S: Final = 10.0
@@ -156,6 +157,9 @@ async def _remote(settings: Settings, translator: Translator) -> AsyncIterator[F
         yield Finding(None, t("check.no_remote"))
         return
     yield await _copy(store, backend, translator)
+    waiting = await asyncio.to_thread(_waiting, settings.sqlite_db_path, translator)
+    if waiting is not None:
+        yield waiting
     if dsn is None:
         return
     name = address_of(dsn)
@@ -174,6 +178,23 @@ async def _remote(settings: Settings, translator: Translator) -> AsyncIterator[F
             yield Finding(False, f"DATABASE_URL: {said}")
         if error.reason == "away" and re.match(r"db\.\w+\.supabase\.co\b", name):
             yield Finding(None, t("check.remote_ipv6"))
+
+
+def _waiting(path: Path, translator: Translator) -> Finding | None:
+    """How much still has to be copied; None for a file that cannot say (see `_database`)."""
+    if not os.path.exists(path):
+        return None
+    try:
+        inspect_file(path)
+        with closing(connect(path, busy_timeout_s=_BUSY_S, is_writer=False)) as db:
+            size = measure(db)
+    except (sqlite3.Error, StoreError):
+        return None
+    age_s = 0.0
+    if size.oldest is not None:
+        age_s = max(0.0, (datetime.now(UTC) - time_of(size.oldest)).total_seconds())
+    age = translator.format_duration(age_s)
+    return Finding(None, translator.t("check.remote_waiting", n=size.depth, age=age))
 
 
 async def _copy(store: PgStore, backend: str, translator: Translator) -> Finding:

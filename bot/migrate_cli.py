@@ -91,6 +91,7 @@ class _Work:
         self.where = postgres.address_of(dsn.reveal())
         async with postgres.connect(dsn.reveal()) as connection:
             done = await pg_migrations.migrate(connection, lambda one: self.say_done([one]))
+            await pg_migrations.grant_again(connection)
         if not done:
             self.say("cli.nothing_pending", path=self.where)
         return 0

@@ -17,10 +17,12 @@ import pytest
 
 from bot.check import check
 from bot.cli import main
+from bot.core.observation import Sample
 from bot.settings import load_settings
 from bot.settings_table import SPECS
 from bot.storage.migrations import available, latest_number
 from bot.storage.postgres import PostgresStore, address_of
+from bot.storage.sqlite import SqliteStore
 from tests.peers.discord import DiscordPeer
 from tests.peers.kuma.replay import Fault, ReplayKuma
 from tests.peers.postgres.faults import Fault as GatewayFault
@@ -294,7 +296,7 @@ async def test_it_tells_how_the_copy_in_postgresql_stands(
 
 
 async def test_it_tells_how_the_copy_in_supabase_stands(
-    home: Path, supabase: Supabase, free_port: Callable[[], int]
+    root: Path, home: Path, supabase: Supabase, free_port: Callable[[], int]
 ) -> None:
     environ = {"SUPABASE_URL": supabase.url, "SUPABASE_KEY": supabase.secret_key}
     latest = latest_number("postgres")
@@ -326,6 +328,32 @@ async def test_it_tells_how_the_copy_in_supabase_stands(
     )
     is_fine, said = await report(environ, free_port)
     assert not is_fine and "denies the rights" in said
+    code, out, _ = await asyncio.to_thread(
+        run_module,
+        root,
+        home,
+        "migrate",
+        **{**environ, "DATABASE_URL": supabase.dsn, "COMET_LOCALE": "en"},
+    )
+    assert code == 0 and "is up to date" in out
+    is_fine, said = await report(environ, free_port)
+    assert is_fine, said
+
+
+async def test_the_check_tells_how_much_waits_to_be_copied(
+    home: Path, database: str, free_port: Callable[[], int]
+) -> None:
+    store = SqliteStore(home / "data" / "monitoring.db")
+    await store.open()
+    await store.start_journal()
+    for second in range(3):
+        at = datetime.now(UTC) + timedelta(seconds=second)
+        await store.save_sample(Sample(at, "primary", {"cpu_usage": 1.0}))
+    await store.close()
+    environ = {"MONITORING_DB": "postgresql", "DATABASE_URL": database}
+    is_fine, said = await report(environ, free_port)
+    assert is_fine, said
+    assert "Waiting to be copied: 3 rows" in said
 
 
 async def test_a_clock_that_goes_wrong_is_told(

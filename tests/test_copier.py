@@ -627,6 +627,35 @@ async def test_a_local_file_restored_from_a_backup_loses_nothing_new(
     await remote.close()
 
 
+async def test_two_living_copies_of_one_file_do_not_skip_each_others_rows(
+    tmp_path: Path, database: str, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    remotes = [PostgresStore(database) for _ in range(2)]
+    async with opened(tmp_path / "one.db", clock) as one:
+        await one.save_guild_config(config_of("10"))
+        await settle(copier_of(one, remotes[0], clock))
+    shutil.copy(tmp_path / "one.db", tmp_path / "two.db")
+    later = Clock(clock.at + HOUR)
+    async with (
+        opened(tmp_path / "one.db", clock) as one,
+        opened(tmp_path / "two.db", later) as two,
+    ):
+        copiers = [copier_of(one, remotes[0], clock), copier_of(two, remotes[1], later)]
+        for copier in copiers:
+            await settle(copier)
+        for number in range(3):
+            # The second is an hour ahead: what the first says lies before its position.
+            await two.save_sample(sample(NOW + (10 + number) * SECOND, cpu_usage=2.0))
+            await settle(copiers[1])
+            await one.save_sample(sample(NOW + number * SECOND, cpu_usage=1.0))
+            await settle(copiers[0])
+        await same(one, remotes[0], but=("samples",))
+        assert await remotes[0].count_rows("samples") == 6
+    assert len([r for r in caplog.records if "another copy of this file" in r.message]) == 1
+    for remote in remotes:
+        await remote.close()
+
+
 async def test_two_processes_with_one_name_are_told_apart_once(
     tmp_path: Path, database: str, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:

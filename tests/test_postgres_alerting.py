@@ -273,9 +273,9 @@ async def test_the_most_played_and_the_most_active(
     assert await store.popular_songs(NOW, 3) == [("曲", 3), ("B", 2), ("b", 2)]
     assert await store.popular_songs(NOW, 3, "2") == [("z", 1)]
     assert await store.popular_songs(NOW + DAY, 3) == []
-    for member, name, minutes in (("7", "old", 0), ("7", "new", 5), ("8", "x", 1), ("9", "y", 1)):
+    for member, name, minutes in (("7", "a", 0), ("7", "b", 5), ("8", "x", 1), ("9", "y", 1)):
         await store.save_conversation(conversation(member, name, minutes))
-    assert await store.most_active(NOW, 2) == [("7", "new", 2), ("8", "x", 1)]
+    assert await store.most_active(NOW, 2) == [("7", "b", 2), ("8", "x", 1)]
 
 
 # By hand, and tables that were there before

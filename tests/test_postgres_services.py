@@ -243,7 +243,8 @@ async def test_a_monitor_follows_the_newest_change_and_the_highest_revision(
     older = monitor_row("a:1", name="old", last_seen_at=seen, revision=9)
     assert await store.import_rows("monitors", [older]) == 1
     assert await standing() == ("API", 30)
-    stale = monitor_row("a:1", name="stale", changed_at=later, forgotten=1, revision=8)
+    latest = "2026-01-10 12:02:00"
+    stale = monitor_row("a:1", name="stale", changed_at=latest, forgotten=1, revision=8)
     assert await store.import_rows("monitors", [stale]) == 0
     assert await standing() == ("API", 30)
     both = [
@@ -309,7 +310,9 @@ async def test_only_a_look_taken_now_moves_aside_for_another_of_its_moment(
     await store.save_poll(poll(NOW, {"a:1": DOWN}))
     (first, second) = (await store.export_rows("polls", None, 10)).rows
     assert second["at"] == "2026-01-10 12:00:00.001000"
-    assert await store.import_rows("polls", [{**second, "at": first["at"]}]) == 0
+    for statuses in ([0], [2]):
+        copied = {**second, "at": first["at"], "statuses": statuses}
+        assert await store.import_rows("polls", [copied]) == 0
     assert await store.count_rows("polls") == 2
 
 

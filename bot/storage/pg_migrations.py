@@ -95,6 +95,16 @@ def _failed(migration: Migration, error: Exception) -> Exception:
     return StoreError("migration", detail, retriable=False)
 
 
+async def grant_again(connection: Connection) -> None:
+    """Rights and policies as the migrations gave them: for roles that came later, or lost some.
+
+    Not part of `migrate`, which every start may run: it locks each table for a moment.
+    """
+    async with connection.transaction():
+        await connection.execute(f"set local lock_timeout = '{_LOCK_WAIT}'")
+        await connection.execute("select public.comet_protect_all()")
+
+
 async def _applied(connection: Connection) -> set[int]:
     if await connection.fetchval("select to_regclass('public.comet_migrations')") is None:
         return set()

@@ -18,6 +18,7 @@ from bot.storage.pg_metrics import MetricsVerbs
 from bot.storage.pg_services import ServicesVerbs
 from bot.storage.pg_travel import TravelVerbs
 from bot.storage.sqlite_rows import json_text
+from bot.storage.sqlite_uptime import Pause
 from bot.storage.store import StoreUnavailable
 
 TIMEOUT_S: Final = 10.0
@@ -143,7 +144,21 @@ class PgStore(
 async def _json_of(arguments: Mapping[str, object]) -> str:
     if _rows_in(arguments) < _MANY_ROWS:
         return json_text(arguments)
-    return await asyncio.to_thread(json_text, arguments)
+    return await asyncio.to_thread(_paced_json, arguments, Pause())
+
+
+def _paced_json(value: object, pause: Pause) -> str:
+    """As `json_text`, row by row, with room for the event loop in between.
+
+    All of it at once would keep the interpreter lock for milliseconds, thread or not.
+    """
+    if isinstance(value, Mapping) and _rows_in(value) >= _MANY_ROWS:
+        parts = [f"{json_text(str(k))}:{_paced_json(part, pause)}" for k, part in value.items()]
+        return f"{{{','.join(parts)}}}"
+    if isinstance(value, list) and value and isinstance(value[0], Mapping):
+        return f"[{','.join([_paced_json(part, pause) for part in value])}]"
+    pause()
+    return json_text(value)
 
 
 async def from_json(text: str) -> Any:

@@ -240,11 +240,7 @@ class JournalVerbs(SqliteFile):
         return await self._write(job)
 
     async def journal_size(self) -> JournalSize:
-        def job(db: sqlite3.Connection) -> JournalSize:
-            depth, length, oldest = db.execute(_SIZE).fetchone()
-            return JournalSize(depth, length + depth * NOTE_BYTES, oldest)
-
-        return await self._read(job)
+        return await self._read(measure)
 
     async def journal_give_up(self, limit: int) -> int:
         """Strike out at most `limit` of the oldest facts that may be given up; how many went."""
@@ -335,6 +331,12 @@ class JournalVerbs(SqliteFile):
 def micros(at: datetime) -> int:
     """Whole microseconds since 1970: a position, if no other is higher."""
     return (at - EPOCH) // timedelta(microseconds=1)
+
+
+def measure(db: sqlite3.Connection) -> JournalSize:
+    """What waits in a file that has the journal's tables (migration 6)."""
+    depth, length, oldest = db.execute(_SIZE).fetchone()
+    return JournalSize(depth, length + depth * NOTE_BYTES, oldest)
 
 
 def time_of(position: int) -> datetime:

@@ -8,7 +8,6 @@ gets an HTTP client of ours that looks at every answer first.
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from bot.storage import pg_errors
-from bot.storage.pg_store import TIMEOUT_S, PgStore
+from bot.storage.pg_store import TIMEOUT_S, PgStore, from_json
 from bot.storage.store import StoreError, StoreUnavailable
 
 if TYPE_CHECKING:
@@ -78,14 +77,22 @@ class SupabaseStore(PgStore):
             await http.aclose()
 
     async def _send(self, verb: str, arguments: str) -> Any:
-        call = self._ready().rpc(f"comet_{verb}", {"p": json.loads(arguments)})
+        # The client's own `rpc` makes and reads JSON on the loop: 25 ms for a batch of the copier.
+        api = self._ready().postgrest
         with _translated():
             async with asyncio.timeout(self._timeout_s * _PATIENCE):
-                answer = (await call.execute()).data
-        if isinstance(answer, str):
-            # No verb answers with a mere text: this one could not be read as JSON.
-            raise StoreUnavailable("odd", "no JSON")
-        return answer
+                answer = await api.session.post(
+                    str(api.base_url.joinpath("rpc", f"comet_{verb}")),
+                    content=f'{{"p":{arguments}}}'.encode(),
+                    headers={**api.headers, "Content-Type": "application/json"},
+                )
+                try:
+                    found = await from_json(answer.text)
+                except ValueError as error:
+                    raise StoreUnavailable("odd", "no JSON") from error
+        if isinstance(found, str):
+            raise StoreUnavailable("odd", "a mere text, as no verb answers")
+        return found
 
     async def _schema_number(self) -> int:
         table = self._ready().table("comet_migrations")
