@@ -23,13 +23,14 @@ from bot.services.backups import Backups
 from bot.services.fleet import Fleet
 from bot.services.janitor import Janitor, free_bytes, retention
 from bot.services.log_keeper import LogKeeper
-from bot.services.recorder import Fact, Recorder
+from bot.services.recorder import Fact, FactKind, Recorder
 from bot.services.remote_janitor import PERIOD_S as REMOTE_JANITOR_PERIOD_S
 from bot.services.remote_janitor import RemoteJanitor
 from bot.services.store_file import StoreFile
 from bot.services.ticker import Tasks
 from bot.settings import Settings
 from bot.storage.sqlite import SqliteStore
+from bot.storage.store import Store
 
 if TYPE_CHECKING:
     from bot.storage.copier import Copier
@@ -135,10 +136,16 @@ class Memory:
 
     async def _rescue_all(self, aside: Path) -> list[Fact]:
         """For a fresh file in place of a damaged one: the copy elsewhere knows the rest."""
-        if self._remote is not None:
-            await self.store.start_journal()
+        facts = await self._rescue(aside)
+        if self._remote is None:
+            return facts
+        await self.store.start_journal()
+
+        async def ask(_: Store) -> None:
             await self.store.put_copy_state(fill="wanted")
-        return await self._rescue(aside)
+
+        # Last: what the process itself still knows must not be taken for forgotten over there.
+        return [*facts, Fact(FactKind.KEEP, "a wish for the history elsewhere", ask)]
 
 
 def _retention(settings: Settings) -> Mapping[str, timedelta]:

@@ -163,3 +163,25 @@ async def test_a_key_that_is_refused_is_named_and_nothing_is_lost(
         (first,) = bot.query("SELECT min(timestamp) FROM system_stats")[0]
         oldest = await asyncio.to_thread(supabase.fetch, "SELECT min(timestamp) FROM system_stats")
         assert oldest[0][0] == datetime.fromisoformat(first).replace(tzinfo=UTC)
+
+
+async def test_a_damaged_file_gets_its_history_back(
+    stage: Scene, supabase: Any, kuma: ReplayKuma
+) -> None:
+    bot = stage.bot
+    kuma.set_status("service 0002", MonitorStatus.DOWN)
+    (card,) = await stage.wait_card("🔴")
+    await wait_remote(supabase, "SELECT count(*)::int FROM cards WHERE message_id IS NOT NULL", 1)
+    (first,) = bot.query("SELECT min(timestamp) FROM system_stats")[0]
+    await wait_remote(supabase, "SELECT count(*) >= 5 FROM system_stats", True)
+    await bot.stop()
+    content = bytearray(bot.db_path.read_bytes())
+    content[:100] = b"x" * 100
+    bot.db_path.write_bytes(content)
+    await bot.start()
+    await stage.ready()
+    oldest = "SELECT 1 FROM system_stats WHERE timestamp <= ?"
+    await bot.wait_rows(oldest, first, timeout_s=60)
+    kuma.set_status("service 0002", MonitorStatus.UP)
+    (after,) = await stage.wait_card("✅", text="0002", timeout_s=30)
+    assert after.id == card.id, "what was open goes on, on the card it had"
