@@ -136,27 +136,7 @@ def _own(kind: str) -> tuple[str, ...]:
     return tuple(column for column in BY_NAME[kind].columns if column != "bot_id")
 
 
-INCIDENT_COLUMNS = (
-    "id",
-    "timestamp",
-    "rule_name",
-    "severity",
-    "category",
-    "message",
-    "resolved",
-    "resolved_at",
-    "subject",
-    "scope",
-    "metric",
-    "level",
-    "value",
-    "status",
-    "ending",
-    "unknown_s",
-    "silent",
-    "detail",
-    "version",
-)
+INCIDENT_COLUMNS = tuple(c for c in _own("incidents") if c != "metrics_snapshot")
 
 
 def incident_row(incident: Incident) -> Row:
@@ -213,24 +193,7 @@ def to_incident(row: Sequence[object]) -> Incident | None:
         return None
 
 
-STATE_COLUMNS = (
-    "rule_name",
-    "subject",
-    "fingerprint",
-    "phase",
-    "since_at",
-    "evaluated_at",
-    "severity",
-    "incident_id",
-    "value",
-    "status",
-    "data_at",
-    "clear_since_at",
-    "unknown_s",
-    "detail",
-    "hold_since_at",
-    "terms",
-)
+STATE_COLUMNS = _own("states")
 
 
 def state_row(state: AlertState) -> Row:
@@ -275,27 +238,7 @@ def to_state(row: Sequence[object]) -> AlertState:
     )
 
 
-FLIP_COLUMNS = (
-    "flip_id",
-    "incident_id",
-    "rule_name",
-    "subject",
-    "kind",
-    "at",
-    "fired_at",
-    "severity",
-    "category",
-    "scope",
-    "metric",
-    "level",
-    "value",
-    "status",
-    "ending",
-    "duration_s",
-    "unknown_s",
-    "silent",
-    "detail",
-)
+FLIP_COLUMNS = _own("flips")
 
 
 def flip_row(flip: Flip) -> Row:
