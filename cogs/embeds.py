@@ -26,7 +26,8 @@ from bot.discord_text import (
     whole_lines,
 )
 from bot.i18n import Locale, Translator
-from bot.services.fleet import Fleet, FleetMonitor, Source
+from bot.services.fleet import Fleet, FleetMonitor
+from bot.services.source import Source
 
 BLUE = 0x0099FF
 GREEN = 0x00FF00

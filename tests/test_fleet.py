@@ -7,6 +7,7 @@ from uuid import uuid4
 
 import pytest
 
+from bot.core.kuma_webhook import Beat
 from bot.core.observation import (
     KumaReport,
     MonitorIdentity,
@@ -14,11 +15,13 @@ from bot.core.observation import (
     MonitorStatus,
     PollProblem,
 )
-from bot.services.fleet import Baseline, Fleet
+from bot.services.baseline import Baseline
+from bot.services.fleet import Fleet
 from bot.storage.store import KnownMonitor
 
 T0 = datetime(2026, 11, 20, 12, tzinfo=UTC)
 UP, DOWN, UNKNOWN = MonitorStatus.UP, MonitorStatus.DOWN, MonitorStatus.UNKNOWN
+MAINTENANCE = MonitorStatus.MAINTENANCE
 
 
 def at(seconds: float) -> datetime:
@@ -165,3 +168,183 @@ def test_search_finds_names_that_contain_the_text(fleet: Fleet) -> None:
     assert [m.identity.name for m in fleet.search("SHOP")] == ["Shop", "shop API"]
     assert [m.identity.name for m in fleet.search("ログ")] == ["ブログ"]
     assert [m.key for m in fleet.find("shop")] == ["kuma:0"]
+
+
+# -- what Kuma itself tells, against what polls show ---------------------------------------------
+
+
+def beat(
+    number: int, status: MonitorStatus, told_s: float | None = None, message: str = "503"
+) -> Beat:
+    """`told_s`: Kuma's clock, here four hours ahead of ours."""
+    told_at = None if told_s is None else at(told_s + 4 * 3600)
+    return Beat(str(number), f"service {number}", status, message, told_at, speaks_of_ids=True)
+
+
+def status(fleet: Fleet, number: int = 1) -> MonitorStatus:
+    return fleet.monitors[f"kuma:{number}"].status
+
+
+def test_a_word_counts_at_once_with_its_reason_in_the_history_and_on_the_card(
+    fleet: Fleet,
+) -> None:
+    fleet.apply(report(reading(1), reading(2)), at(0))
+    heard = fleet.hear("kuma", beat(1, DOWN, 10), at(10))
+    assert (heard.key, heard.is_news) == ("kuma:1", True)
+    assert [(c.status, c.at, c.error_message) for c in heard.changes] == [(DOWN, at(10), "503")]
+    look = fleet.observe_some(["kuma:1"], at(10))
+    assert look.values == {"monitor_down": {"kuma:1": 1.0}}
+    assert look.details["kuma:1"]["reason"] == "503"
+    assert fleet.observe(at(11)).values["monitor_down"] == {"kuma:1": 1.0, "kuma:2": 0.0}
+    up = fleet.hear("kuma", beat(1, UP, 30, "200 - OK"), at(30))
+    assert [(c.status, c.error_message) for c in up.changes] == [(UP, None)]
+    assert "reason" not in fleet.observe_some(["kuma:1"], at(30)).details["kuma:1"]
+
+
+def test_a_contrary_poll_is_disbelieved_for_two_periods_then_it_wins(fleet: Fleet) -> None:
+    fleet.apply(report(reading(1)), at(0))
+    fleet.hear("kuma", beat(1, DOWN, 10), at(10))
+    for seconds in (11, 60, 120, 129):
+        assert fleet.apply(report(reading(1)), at(seconds)) == []
+        assert fleet.observe(at(seconds)).values["monitor_down"] == {"kuma:1": 1.0}
+    assert [c.status for c in fleet.apply(report(reading(1)), at(130))] == [UP]
+    assert fleet.observe(at(130)).values["monitor_down"] == {"kuma:1": 0.0}
+
+
+def test_once_a_poll_has_agreed_the_next_one_is_believed_at_once(fleet: Fleet) -> None:
+    """So a recovery whose webhook was lost is told with the poll that shows it."""
+    fleet.apply(report(reading(1)), at(0))
+    fleet.hear("kuma", beat(1, DOWN, 10), at(10))
+    assert fleet.apply(report(reading(1, DOWN)), at(20), at(19)) == []
+    assert [c.status for c in fleet.apply(report(reading(1)), at(30), at(29))] == [UP]
+
+
+def test_a_poll_that_began_before_the_word_neither_agrees_nor_disagrees(fleet: Fleet) -> None:
+    fleet.apply(report(reading(1)), at(0))
+    fleet.hear("kuma", beat(1, DOWN, 10), at(10))
+    fleet.hear("kuma", beat(1, UP, 10.2), at(10.2))
+    assert fleet.apply(report(reading(1)), at(10.5), at(9)) == []
+    assert fleet.apply(report(reading(1, DOWN)), at(12), at(11)) == [], "the lagging one"
+    assert fleet.apply(report(reading(1)), at(14), at(13)) == []
+
+
+def test_a_repeated_or_older_word_changes_nothing(fleet: Fleet) -> None:
+    fleet.apply(report(reading(1)), at(0))
+    down, up = beat(1, DOWN, 10), beat(1, UP, 20)
+    assert fleet.hear("kuma", down, at(10)).is_news
+    assert not fleet.hear("kuma", down, at(10.1)).is_news
+    assert fleet.hear("kuma", up, at(20)).is_news
+    for late in (down, up, beat(1, DOWN, 19.9)):
+        heard = fleet.hear("kuma", late, at(25))
+        assert (heard.is_news, heard.changes) == (False, ())
+    assert status(fleet) is UP
+
+
+def test_a_resend_is_no_second_change(fleet: Fleet) -> None:
+    fleet.apply(report(reading(1)), at(0))
+    fleet.hear("kuma", beat(1, DOWN, 10), at(10))
+    again = fleet.hear("kuma", beat(1, DOWN, 30, "504"), at(30))
+    assert again.is_news
+    assert not again.changes
+    assert fleet.monitors["kuma:1"].since_at == at(10)
+
+
+def test_a_word_that_was_long_under_way_does_not_beat_the_polls_since(fleet: Fleet) -> None:
+    """Its lateness is measured against the other words, not against our own clock."""
+    fleet.apply(report(reading(1), reading(2)), at(0))
+    fleet.hear("kuma", beat(2, DOWN, 10), at(10))
+    fleet.apply(report(reading(1), reading(2, DOWN)), at(300))
+    heard = fleet.hear("kuma", beat(1, DOWN, 100), at(310))
+    assert (heard.key, heard.is_news) == ("kuma:1", False)
+    assert status(fleet) is UP
+
+
+def test_a_kuma_whose_clock_was_set_back_is_heard_again(fleet: Fleet) -> None:
+    fleet.apply(report(reading(1)), at(0))
+    fleet.hear("kuma", beat(1, DOWN, 7200), at(10))
+    for number in range(10):
+        fleet.hear("kuma", beat(1, UP, 700 + number), at(700 + number))
+    assert status(fleet) is UP
+
+
+def test_words_without_a_time_are_believed_as_they_come(fleet: Fleet) -> None:
+    fleet.apply(report(reading(1)), at(0))
+    assert len(fleet.hear("kuma", beat(1, DOWN), at(10)).changes) == 1
+    assert len(fleet.hear("kuma", beat(1, DOWN), at(11)).changes) == 0
+    assert len(fleet.hear("kuma", beat(1, UP), at(12)).changes) == 1
+
+
+def test_an_outage_of_a_monitor_no_poll_lists_is_told_and_then_unknown(fleet: Fleet) -> None:
+    """From 2.1 on a monitor with a new tag is not in /metrics, even while it is down."""
+    fleet.apply(report(reading(1)), at(0))
+    heard = fleet.hear("kuma", beat(9, DOWN, 10), at(10))
+    assert [(c.identity.key, c.identity.name) for c in heard.changes] == [("kuma:9", "service 9")]
+    assert fleet.apply(report(reading(1)), at(60)) == []
+    assert fleet.observe(at(60)).values["monitor_down"] == {"kuma:1": 0.0, "kuma:9": 1.0}
+    assert [c.status for c in fleet.apply(report(reading(1)), at(131))] == [UNKNOWN]
+    assert "kuma:9" not in fleet.observe(at(131)).values["monitor_down"]
+    assert [c.status for c in fleet.hear("kuma", beat(9, UP, 200), at(200)).changes] == [UP]
+
+
+def test_a_recovery_of_a_monitor_nobody_knows_waits_for_the_poll(fleet: Fleet) -> None:
+    fleet.apply(report(reading(1)), at(0))
+    assert fleet.hear("kuma", beat(9, UP, 10), at(10)).key is None
+    assert list(fleet.monitors) == ["kuma:1"]
+
+
+def test_a_word_counts_while_polls_fail_and_is_unknown_after_two_periods(fleet: Fleet) -> None:
+    fleet.apply(report(reading(1)), at(0))
+    fleet.fail("kuma", PollProblem.UNAUTHORIZED, "", at(60))
+    fleet.hear("kuma", beat(1, DOWN, 70), at(70))
+    assert fleet.observe(at(80)).values["monitor_down"] == {"kuma:1": 1.0}
+    assert fleet.fail("kuma", PollProblem.UNAUTHORIZED, "", at(180)) == []
+    assert status(fleet) is DOWN
+    assert [c.status for c in fleet.fail("kuma", PollProblem.UNAUTHORIZED, "", at(191))] == [
+        UNKNOWN
+    ]
+
+
+def test_a_word_before_the_first_poll_counts(fleet: Fleet) -> None:
+    known = KnownMonitor(MonitorIdentity("kuma:1", "service 1"), UP, at(-500), at(-60))
+    fleet.restore([known])
+    fleet.hear("kuma", beat(1, DOWN, 1), at(1))
+    assert fleet.status_of(fleet.monitors["kuma:1"]) is DOWN
+    assert fleet.observe(at(2)).values["monitor_down"] == {"kuma:1": 1.0}
+
+
+def test_down_maintenance_up_ends_by_polls_alone(fleet: Fleet) -> None:
+    """Kuma sends nothing for either step."""
+    fleet.apply(report(reading(1)), at(0))
+    fleet.hear("kuma", beat(1, DOWN, 10), at(10))
+    seen = []
+    for seconds, polled in ((60, DOWN), (120, MAINTENANCE), (180, UP)):
+        fleet.apply(report(reading(1, polled)), at(seconds))
+        seen.append(fleet.observe(at(seconds)).values["monitor_down"]["kuma:1"])
+    assert seen == [1.0, 0.5, 0.0]
+
+
+def test_a_second_outage_after_maintenance_is_heard(fleet: Fleet) -> None:
+    fleet.apply(report(reading(1)), at(0))
+    fleet.hear("kuma", beat(1, DOWN, 10), at(10))
+    fleet.apply(report(reading(1, DOWN)), at(60))
+    fleet.apply(report(reading(1, MAINTENANCE)), at(120))
+    assert [c.status for c in fleet.hear("kuma", beat(1, DOWN, 130), at(130)).changes] == [DOWN]
+
+
+@pytest.mark.parametrize("has_ids", [False, True])
+def test_a_word_means_the_monitor_that_polls_mean(fleet: Fleet, has_ids: bool) -> None:
+    told = beat(1, DOWN, 10)
+    identity = told.by_number("kuma") if has_ids else told.by_labels("kuma")
+    assert identity is not None
+    fleet.apply(report(MonitorReading(identity, UP, 5)), at(0))
+    assert fleet.hear("kuma", told, at(10)).key == identity.key
+    unknown = fleet.hear("kuma", beat(2, DOWN, 11), at(11)).key
+    assert (unknown == "kuma:2") is has_ids
+
+
+def test_a_clock_that_is_set_does_not_lengthen_disbelief(fleet: Fleet) -> None:
+    fleet.apply(report(reading(1)), at(0))
+    fleet.hear("kuma", beat(1, DOWN, 10), at(10))
+    fleet.shift(timedelta(hours=-1))
+    assert fleet.apply(report(reading(1)), at(129 - 3600)) == []
+    assert [c.status for c in fleet.apply(report(reading(1)), at(130 - 3600))] == [UP]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from uuid import UUID
@@ -85,8 +85,13 @@ class Alerting:
             self._bound = bind(self.rules)
             await self._commit(reconcile(self._bound, self.states, self._now(), self._new_id))
 
-    async def observe(self, observation: Observation, max_gap_s: float = 60.0) -> None:
-        """Let every rule that watches one of these metrics look at them."""
+    async def observe(
+        self,
+        observation: Observation,
+        max_gap_s: float = 60.0,
+        subjects: Collection[str] | None = None,
+    ) -> None:
+        """Let every rule that watches one of these metrics look at them; at `subjects` only."""
         async with self._lock:
             host = {name: column[""] for name, column in observation.values.items() if "" in column}
             if host:
@@ -98,6 +103,7 @@ class Alerting:
                 self._now(),
                 self._new_id,
                 max_gap_s=max_gap_s,
+                subjects=subjects,
             )
             while True:
                 try:

@@ -1,20 +1,21 @@
 """Every monitor as it is known now, and how fresh that knowledge is.
 
-Polls come in, status changes and observations go out. Nothing here waits for anything.
+Polls and Kuma's own words come in, status changes and observations go out. Nothing here waits
+for anything.
 """
 
 from __future__ import annotations
 
-from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import chain
 from uuid import UUID
 
 from bot.core.alert import Detail, Observation
 from bot.core.kuma import display_url
+from bot.core.kuma_webhook import Beat
 from bot.core.observation import (
     KumaReport,
     MonitorIdentity,
@@ -22,18 +23,14 @@ from bot.core.observation import (
     MonitorStatus,
     PollProblem,
 )
+from bot.services.baseline import BASELINE_WINDOW_S, Baseline
+from bot.services.source import Source
+from bot.services.words import Words
 from bot.storage.store import KnownMonitor, StatusChange
 
-BASELINE_WINDOW_S = 24 * 3600
-BASELINE_VALUES = 144
-BASELINE_MIN_VALUES = 5
 SLOW_FACTOR = 3.0
 SLOW_FLOOR_MS = 1000.0
 FORGET_AFTER = timedelta(hours=24)
-
-STALE_POLLS = 3
-STALE_MIN_S = 30.0
-STALE_MAX_S = 120.0
 
 MONITOR_METRICS = (
     "monitor_down",
@@ -51,44 +48,12 @@ _DOWN_VALUE = {
 }
 
 
-class Baseline:
-    """The 24-hour median of a monitor's response times, from at most 144 values of a day."""
-
-    __slots__ = ("_stride_s", "_times", "_values")
-
-    def __init__(self) -> None:
-        self._times = array("I")
-        self._values = array("f")
-        self._stride_s = 0
-
-    def add(self, at_s: int, response_time_ms: float) -> None:
-        times, values = self._times, self._values
-        if times and 0 <= at_s - times[-1] < self._stride_s:
-            return
-        times.append(max(0, at_s))
-        values.append(response_time_ms)
-        if len(times) <= BASELINE_VALUES:
-            return
-        first = next((i for i, t in enumerate(times) if t > at_s - BASELINE_WINDOW_S), 0)
-        if first:
-            del times[:first], values[:first]
-        else:
-            # Full before a day has passed: keep every second one and take fewer from now on.
-            del times[::2], values[::2]
-            self._stride_s = max(1, 2 * (at_s - times[0]) // BASELINE_VALUES)
-
-    def median_ms(self) -> float | None:
-        """None until there are enough values to call anything usual."""
-        if len(self._values) < BASELINE_MIN_VALUES:
-            return None
-        ordered = sorted(self._values)
-        middle = len(ordered) // 2
-        return (ordered[middle] + ordered[-middle - 1]) / 2
-
-
 @dataclass(slots=True)
 class FleetMonitor:
-    """One monitor. `status` is UNKNOWN while its source is lost or no longer speaks of it."""
+    """One monitor. `status` is UNKNOWN while its source is lost or no longer speaks of it.
+
+    `reason` is why Kuma called it down, where Kuma itself has told.
+    """
 
     identity: MonitorIdentity
     instance: str
@@ -97,6 +62,7 @@ class FleetMonitor:
     seen_at: datetime
     reading: MonitorReading | None = None
     missing_since_at: datetime | None = None
+    reason: str | None = None
     baseline: Baseline = field(default_factory=Baseline)
 
     @property
@@ -121,47 +87,13 @@ class FleetMonitor:
         return value_ms / max(SLOW_FLOOR_MS, SLOW_FACTOR * median_ms)
 
 
-@dataclass(slots=True)
-class Source:
-    """One Kuma and how long it has been silent."""
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What became of a word: about whom (None: nobody known), whether it was news, what changed."""
 
-    instance: str
-    period_s: float
-    started_at: datetime
-    last_good_at: datetime | None = None
-    last_try_at: datetime | None = None
-    failing_since_at: datetime | None = None
-    problem: PollProblem | None = None
-    problem_detail: str = ""
-    version: str | None = None
-    skipped: int = 0
-    polls: int = 0
-    failures: int = 0
-    is_lost: bool = False
-
-    @property
-    def limit_s(self) -> float:
-        """When silence means lost: three polls, at least 30 s and at most 2 minutes."""
-        return min(max(STALE_POLLS * self.period_s, STALE_MIN_S), STALE_MAX_S)
-
-    def age_s(self, now: datetime) -> float | None:
-        """Seconds since the last good answer; None when there never was one."""
-        if self.last_good_at is None:
-            return None
-        return max(0.0, (now - self.last_good_at).total_seconds())
-
-    def staleness(self, now: datetime) -> float | None:
-        """Silence over its limit: 1 is lost; 0 while the last poll was good; None before the first.
-
-        A long poll period must not turn one failed poll into two minutes of silence, so the
-        clock starts at most a minute before the first failure.
-        """
-        if self.failing_since_at is None:
-            return None if self.last_good_at is None else 0.0
-        began = self.failing_since_at
-        if self.last_good_at is not None:
-            began = max(self.last_good_at, began - timedelta(seconds=min(self.period_s, 60.0)))
-        return max(0.0, (now - began).total_seconds()) / self.limit_s
+    key: str | None
+    is_news: bool = False
+    changes: Sequence[StatusChange] = ()
 
 
 class _Details(Mapping[str, Detail]):
@@ -195,6 +127,7 @@ class Fleet:
         self._new_id = new_id
         self.monitors: dict[str, FleetMonitor] = {}
         self.sources: dict[str, Source] = {}
+        self.words = Words()
         self.revision = 0
 
     def add_source(self, instance: str, period_s: float, now: datetime) -> Source:
@@ -225,8 +158,14 @@ class Fleet:
             for position, value in enumerate(values, start=1):
                 monitor.baseline.add(begin_s + position * step_s, value)
 
-    def apply(self, report: KumaReport, now: datetime) -> list[StatusChange]:
-        """A complete look at one Kuma. Returns first sights and changes; absent is unknown."""
+    def apply(
+        self, report: KumaReport, now: datetime, began_at: datetime | None = None
+    ) -> list[StatusChange]:
+        """A complete look at one Kuma, asked for at `began_at`.
+
+        Returns first sights and changes; absent is unknown. A look that contradicts what Kuma has
+        just told about a monitor is not believed yet.
+        """
         source = self.sources[report.instance]
         source.polls += 1
         source.last_try_at = source.last_good_at = now
@@ -243,6 +182,9 @@ class Fleet:
             key = reading.identity.key
             seen.add(key)
             monitor = self.monitors.get(key)
+            told = self.words.against(key, reading.status, began_at or now, now)
+            if told is not None:
+                reading = replace(reading, status=told, response_time_ms=None)
             if monitor is None:
                 monitor = FleetMonitor(reading.identity, report.instance, reading.status, now, now)
                 self.monitors[key] = monitor
@@ -259,6 +201,8 @@ class Fleet:
             if monitor.instance == report.instance and monitor.key not in seen:
                 if monitor.missing_since_at is None:
                     monitor.missing_since_at = now
+                if self.words.holds(monitor.key, now):
+                    continue
                 monitor.reading = None
                 if monitor.status is not MonitorStatus.UNKNOWN:
                     changes.append(self._change(monitor, MonitorStatus.UNKNOWN, now, None))
@@ -282,12 +226,12 @@ class Fleet:
     def note_lost(self, instance: str, now: datetime) -> list[StatusChange]:
         source = self.sources[instance]
         staleness = source.staleness(now)
-        if source.is_lost or staleness is None or staleness < 1:
+        if staleness is None or staleness < 1:
             return []
         source.is_lost = True
         changes = []
         for monitor in self.monitors.values():
-            if monitor.instance == instance:
+            if monitor.instance == instance and not self.words.holds(monitor.key, now):
                 monitor.reading = None
                 if monitor.status is not MonitorStatus.UNKNOWN:
                     changes.append(self._change(monitor, MonitorStatus.UNKNOWN, now, None))
@@ -304,10 +248,12 @@ class Fleet:
 
     def forget(self, key: str) -> None:
         self.monitors.pop(key, None)
+        self.words.forget(key)
         self.revision += 1
 
     def shift(self, step: timedelta) -> None:
         """The clock was set: move what ages are counted from, so that ages stay true."""
+        self.words.shift(step)
         for source in self.sources.values():
             source.started_at += step
             if source.last_good_at is not None:
@@ -322,6 +268,60 @@ class Fleet:
             if monitor.missing_since_at is not None:
                 monitor.missing_since_at += step
 
+    def hear(self, instance: str, beat: Beat, now: datetime) -> Heard:
+        """Kuma's own word about one monitor; it counts at once, whatever polls say or do not say.
+
+        A monitor that nobody knows yet begins with its outage; any other word about it can wait
+        for the poll that shows it.
+        """
+        identity = self._who(instance, beat)
+        if identity is None:
+            return Heard(None)
+        monitor = self.monitors.get(identity.key)
+        if monitor is None and beat.status is not MonitorStatus.DOWN:
+            return Heard(None)
+        if not self.words.take(identity.key, beat, self.sources[instance], now):
+            return Heard(identity.key)
+        self.revision += 1
+        is_new = monitor is None
+        if monitor is None:
+            monitor = FleetMonitor(identity, instance, beat.status, now, now)
+            self.monitors[identity.key] = monitor
+        is_down = beat.status is MonitorStatus.DOWN
+        reason = beat.message or None if is_down else None
+        before = monitor.reading or MonitorReading(monitor.identity, beat.status)
+        monitor.reading = replace(
+            before, status=beat.status, response_time_ms=beat.response_time_ms
+        )
+        if monitor.missing_since_at is not None:
+            monitor.missing_since_at = now
+        changes = []
+        if is_new or monitor.status is not beat.status:
+            changes.append(self._change(monitor, beat.status, now, monitor.reading, reason))
+        monitor.reason = reason
+        return Heard(identity.key, True, changes)
+
+    def _who(self, instance: str, beat: Beat) -> MonitorIdentity | None:
+        """Whom a word means, in the terms of this Kuma's polls: by id, or on 1.23 by its labels."""
+        by_number, by_labels = beat.by_number(instance), beat.by_labels(instance)
+        for identity in (by_number, by_labels):
+            if identity is not None and identity.key in self.monitors:
+                return identity
+        live = (
+            m.key
+            for m in self.monitors.values()
+            if m.instance == instance and m.missing_since_at is None
+        )
+        known = next(live, None)
+        has_ids = beat.speaks_of_ids if known is None else not known.startswith(f"{instance}:~")
+        return by_number or by_labels if has_ids else by_labels or by_number
+
+    def observe_some(self, keys: Iterable[str], now: datetime) -> Observation:
+        """Up or down of these monitors alone: what a word can tell."""
+        known = {key: monitor for key in keys if (monitor := self.monitors.get(key)) is not None}
+        down = {key: _DOWN_VALUE.get(monitor.status) for key, monitor in known.items()}
+        return Observation(now, {"monitor_down": down}, _Details(self, known, {}))
+
     def observe(self, now: datetime) -> Observation:
         """What the rules see. A monitor whose source did not answer last time has no data."""
         down: dict[str, float | None] = {}
@@ -330,7 +330,10 @@ class Fleet:
         cert_days: dict[str, float | None] = {}
         for key, monitor in self.monitors.items():
             source = self.sources.get(monitor.instance)
-            if source is None or source.failing_since_at is not None or source.polls == 0:
+            if source is None:
+                continue
+            is_silent = source.failing_since_at is not None or source.polls == 0
+            if is_silent and not self.words.holds(key, now):
                 continue
             reading = monitor.reading
             missing[key] = 0.0 if monitor.missing_since_at is None else 1.0
@@ -355,7 +358,9 @@ class Fleet:
 
     def detail(self, monitor: FleetMonitor) -> Detail:
         identity, reading = monitor.identity, monitor.reading
+        why = {} if monitor.reason is None else {"reason": monitor.reason}
         return {
+            **why,
             "name": identity.name,
             "status": monitor.status.value,
             "url": display_url(identity.url),
@@ -378,9 +383,10 @@ class Fleet:
         }
 
     def status_of(self, monitor: FleetMonitor) -> MonitorStatus:
-        """What may be said of it now: after a start, nothing until its Kuma has answered once."""
+        """What may be said of it now: after a start, nothing until its Kuma has spoken once."""
         source = self.sources.get(monitor.instance)
-        if source is None or source.last_good_at is None:
+        is_heard = monitor.key in self.words
+        if source is None or (source.last_good_at is None and not is_heard):
             return MonitorStatus.UNKNOWN
         return monitor.status
 
@@ -408,13 +414,16 @@ class Fleet:
         status: MonitorStatus,
         now: datetime,
         reading: MonitorReading | None,
+        reason: str | None = None,
     ) -> StatusChange:
         monitor.status = status
         monitor.since_at = now
+        monitor.reason = reason
         return StatusChange(
             change_id=self._new_id(),
             identity=monitor.identity if reading is None else reading.identity,
             status=status,
             at=now,
             response_time_ms=None if reading is None else reading.response_time_ms,
+            error_message=reason,
         )

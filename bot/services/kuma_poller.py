@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -20,6 +20,11 @@ logger = logging.getLogger(__name__)
 
 RETRY_PERIOD_S = 10.0
 TRUST_POLLS = 2
+
+
+def watched_gap_s(period_s: float) -> float:
+    """Longest time between two looks at a monitor that still counts as watched."""
+    return max(60.0, TRUST_POLLS * period_s + 60.0)
 
 
 class ReportSource(Protocol):
@@ -72,6 +77,7 @@ class KumaPoller:
     async def poll(self) -> None:
         """One look, stored and judged."""
         was_failing = self.source.problem
+        began_at = self._now()
         try:
             report = await self._client.fetch()
         except KumaPollError as error:
@@ -82,15 +88,15 @@ class KumaPoller:
                     "Kuma %s: poll failed (%s) %s", self.instance, error.problem.value, error.detail
                 )
             if changes:
-                await self._recorder.put(_changes_fact(changes))
+                await self._recorder.put(changes_fact(changes))
         else:
             now = self._now()
-            changes = self._fleet.apply(report, now)
+            changes = self._fleet.apply(report, now, began_at)
             if was_failing is not None:
                 logger.info("Kuma %s answers again", self.instance)
             await self._recorder.put(self._poll_fact(report, changes, now))
         observation = self._fleet.observe(now)
-        await self._observe(observation, max(60.0, TRUST_POLLS * self.period_s + 60.0))
+        await self._observe(observation, watched_gap_s(self.period_s))
 
     def _poll_fact(self, report: KumaReport, changes: list[StatusChange], now: datetime) -> Fact:
         poll = Poll(
@@ -98,8 +104,10 @@ class KumaPoller:
             instance=self.instance,
             valid_s=TRUST_POLLS * self.period_s,
             checks=[
-                CheckRow(reading.identity.key, reading.status, reading.response_time_ms)
+                # What is believed: a poll may lag behind what Kuma has told.
+                CheckRow(reading.identity.key, believed.status, reading.response_time_ms)
                 for reading in report.monitors
+                if (believed := self._fleet.monitors.get(reading.identity.key)) is not None
             ],
             changes=changes,
         )
@@ -112,7 +120,9 @@ class KumaPoller:
         return Fact(kind, f"a poll of {self.instance}", write)
 
 
-def _changes_fact(changes: list[StatusChange]) -> Fact:
+def changes_fact(changes: Sequence[StatusChange]) -> Fact:
+    """Changes that no good poll carries."""
+
     async def write(store: Store) -> None:
         await store.save_status_changes(changes)
 

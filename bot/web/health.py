@@ -13,9 +13,9 @@ from datetime import datetime
 
 from bot.core.rule import Severity
 from bot.redaction import Redactor
-from bot.services.fleet import Source
 from bot.services.parts import Parts
 from bot.services.sampler import TASK_NAME, DiscordLink
+from bot.services.source import Source
 from bot.services.ticker import TaskHealth
 
 Part = dict[str, object]
