@@ -34,6 +34,7 @@ from bot.services.fleet import MONITOR_METRICS, Fleet
 from bot.services.host_probe import HostProbe
 from bot.services.janitor import PERIOD_S as JANITOR_PERIOD_S
 from bot.services.kuma_client import KumaClient
+from bot.services.kuma_inbox import KumaInbox
 from bot.services.kuma_poller import KumaPoller
 from bot.services.loop_lag import LoopLag
 from bot.services.parts import Choices, Parts
@@ -45,6 +46,7 @@ from bot.settings import Settings
 from bot.storage.salvage import salvage_configs
 from bot.storage.store import Receipt, ServiceStats, Store, StoreError
 from bot.web.server import WebCannotListen, WebServer
+from bot.web.webhook import KumaWebhook
 from bot.webhook import WebhookNotifier
 
 if TYPE_CHECKING:
@@ -107,6 +109,7 @@ class App:
             uuid4,
             stats_24h=self._stats_24h,
         )
+        self.inbox = KumaInbox(self.fleet, self.recorder, self.alerting.observe, now)
         self.tasks = Tasks()
         self.lag = LoopLag()
         self.commands = CommandStats()
@@ -156,6 +159,7 @@ class App:
             activity=self._activity,
             remote=self.memory.remote,
             backups=self.memory.backups,
+            webhooks=self.inbox,
             growth=self.janitor.growth,
         )
 
@@ -273,6 +277,7 @@ class App:
             version=__version__,
             redact=Redactor(settings.secrets()).redact,
         )
+        web.add(*KumaWebhook(self.inbox, settings.webhook_tokens(), web.failures).routes())
         self._sources.auth_failures_1m = web.auth_failures_1m
         await self._try_web(web)
         if not web.is_running:
@@ -419,6 +424,7 @@ class App:
         await _within(0.7, self.memory.close())
 
     async def _put_away(self) -> None:
+        await self.inbox.stop()
         await self.alerting.flush()
         await self.memory.put_away()
 

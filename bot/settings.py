@@ -130,6 +130,11 @@ class Settings:
     def timezone(self) -> tzinfo:
         return pytz.timezone(self.comet_timezone)
 
+    def webhook_tokens(self) -> dict[str, str]:
+        """By Kuma: the token that its webhook shows. No two are equal."""
+        kumas = self.kuma_instances
+        return {k.key: k.webhook_token.reveal() for k in kumas if k.webhook_token is not None}
+
     def secrets(self) -> tuple[str, ...]:
         """Every secret value, and the secret parts of addresses: what the Redactor must know."""
         return tuple(dict.fromkeys(_secrets(self)))
@@ -209,12 +214,18 @@ class _Loader:
         infixes = dict.fromkeys(["", *(infix for spec, infix in filter(None, known))])
         interval_s = self.sources.value(BY_NAME[f"{KUMA_PREFIX}CHECK_INTERVAL_S"])
         found: dict[str, KumaSettings] = {}
+        tokens: set[str] = set()
         for infix in infixes:
             kuma = self._kuma(infix, interval_s)
             if kuma is not None and kuma.key in found:
                 name = f"{KUMA_PREFIX}{infix}URL"
                 self.sources.fault(name, "settings.fault.kuma_twice", key=kuma.key)
             elif kuma is not None:
+                token = kuma.webhook_token
+                if token and token.reveal() in tokens:
+                    name = f"{KUMA_PREFIX}{infix}WEBHOOK_TOKEN"
+                    self.sources.fault(name, "settings.fault.webhook_token_twice")
+                tokens |= {token.reveal()} if token else set()
                 found[kuma.key] = kuma
         return tuple(found.values())
 

@@ -472,6 +472,7 @@ class FakeParts:
         self.copying: Callable[[], Copying | None] = lambda: None
         self.growth: Callable[[], Growth] = Growth
         self.backups: object = None
+        self.webhooks: object = None
         self.recorder = Recorder(None)  # type: ignore[arg-type]
         self.audience = Audience((), has_only_webhook=False)
         self.delivery = Delivery(

@@ -45,6 +45,7 @@ from bot.services.command_stats import CommandStats
 from bot.services.delivery import Delivery
 from bot.services.fleet import Fleet
 from bot.services.host_probe import HostProbe
+from bot.services.kuma_inbox import Ledger
 from bot.services.loop_lag import LoopLag
 from bot.services.parts import Choices, Parts
 from bot.services.recorder import Recorder
@@ -377,6 +378,8 @@ def fullest() -> Parts:
     parts.backups = cast(Any, SimpleNamespace(last_ok_at=START, count=4, failed=1))
     keeping = Keeping("full", "off")
     parts.activity = Activity(parts.recorder, keeping, parts.now, uuid4)
+    ledger = Ledger(9, 1, 2, 3, 4, 5, START)
+    parts.webhooks = cast(Any, SimpleNamespace(ledgers={"main": ledger}))
     poll(parts.fleet, [reading(i, f'"{i}" 😀', (UP, DOWN)[i % 2], 1.5 * i, i) for i in range(9)])
     return parts
 

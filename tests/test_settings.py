@@ -494,6 +494,25 @@ def test_both_forms_or_a_bad_file_are_faults(tmp_path: Path) -> None:
     assert faults({"WEB_TOKEN_FILE": str(path)}) == {"WEB_TOKEN_FILE": "empty_file"}
 
 
+def test_two_kumas_must_not_share_a_webhook_token() -> None:
+    """The token tells which of them speaks."""
+    second = {
+        "UPTIME_KUMA_LAB_URL": "http://lab:3001",
+        "UPTIME_KUMA_LAB_STATUS_PAGE": "lab",
+        "UPTIME_KUMA_WEBHOOK_TOKEN": "one-and-the-same-word",
+    }
+    with pytest.raises(SettingsError) as caught:
+        load_settings({**KUMA, **second, "UPTIME_KUMA_LAB_WEBHOOK_TOKEN": "one-and-the-same-word"})
+    assert [fault.name for fault in caught.value.faults] == ["UPTIME_KUMA_LAB_WEBHOOK_TOKEN"]
+    settings = load_settings(
+        {**KUMA, **second, "UPTIME_KUMA_LAB_WEBHOOK_TOKEN": "another-long-word"}
+    )
+    assert sorted(settings.webhook_tokens().values()) == [
+        "another-long-word",
+        "one-and-the-same-word",
+    ]
+
+
 # --- secrets -----------------------------------------------------------------------------------
 
 PLAIN = {

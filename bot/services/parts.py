@@ -17,6 +17,7 @@ from bot.services.backups import Backups
 from bot.services.command_stats import CommandStats
 from bot.services.delivery import Delivery
 from bot.services.fleet import Fleet
+from bot.services.kuma_inbox import KumaInbox
 from bot.services.recorder import Recorder
 from bot.services.sampler import Sampler
 from bot.services.ticker import Tasks
@@ -41,7 +42,8 @@ class Parts:
     """Reads go to `store`; writes go through `recorder`.
 
     `copying` gives None where no remote store is set up. `remote` is that store, open, and for
-    reading only. `backups` is None without scheduled ones.
+    reading only. `backups` is None without scheduled ones. `webhooks` has a
+    ledger for each Kuma that may send some.
     """
 
     choices: Choices
@@ -62,4 +64,5 @@ class Parts:
     activity: Activity | None = None
     remote: Store | None = None
     backups: Backups | None = None
+    webhooks: KumaInbox | None = None
     growth: Callable[[], Growth] = field(default=Growth)

@@ -139,26 +139,7 @@ class TokenCheck:
 
     def refuse(self, request: web.Request) -> web.Response | None:
         """The answer to send instead of the page; None when the caller may see it."""
-        verdict = self._judge(request)
-        address = request.remote or ""
-        wait_s = self._failures.wait_s(address)
-        if wait_s is not None:
-            if verdict is False:
-                self._failures.note_refused()
-            return web.json_response(
-                {"error": "too many wrong tokens", "retry_after_s": wait_s},
-                status=429,
-                headers={"Retry-After": str(wait_s)},
-            )
-        if verdict is True:
-            return None
-        if verdict is False:
-            self._failures.note(address)
-        return web.json_response(
-            {"error": "wrong token" if verdict is False else "token needed"},
-            status=401,
-            headers={"WWW-Authenticate": "Bearer"},
-        )
+        return refusal(self._judge(request), request.remote or "", self._failures)
 
     def is_right(self, given: str) -> bool:
         """Is `given`, as a header or form brought it (any bytes), the token?"""
@@ -175,6 +156,31 @@ class TokenCheck:
             if cookie is not None:
                 return self.is_good_cookie(cookie)
         return None
+
+
+def refusal(verdict: bool | None, address: str, failures: AuthFailures) -> web.Response | None:
+    """The answer to whom a look at a token did not let in; None for who may pass.
+
+    True: proven. False: tried and failed, which is counted. None: nothing was shown.
+    """
+    wait_s = failures.wait_s(address)
+    if wait_s is not None:
+        if verdict is False:
+            failures.note_refused()
+        return web.json_response(
+            {"error": "too many wrong tokens", "retry_after_s": wait_s},
+            status=429,
+            headers={"Retry-After": str(wait_s)},
+        )
+    if verdict is True:
+        return None
+    if verdict is False:
+        failures.note(address)
+    return web.json_response(
+        {"error": "wrong token" if verdict is False else "token needed"},
+        status=401,
+        headers={"WWW-Authenticate": "Bearer"},
+    )
 
 
 def _digest(text: str) -> bytes:

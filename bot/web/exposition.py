@@ -15,18 +15,17 @@ from __future__ import annotations
 import math
 import platform
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Callable
 from typing import Final
 
 from bot.core.copying import Copying
-from bot.core.observation import Sample
 from bot.core.readings import READINGS, ReadingSpec, Unit
 from bot.services.backups import Backups
 from bot.services.parts import Parts
 from bot.web.health import DEAD_PERIODS, firing
 from bot.web.monitor_text import KUMA, MonitorText, encode, label_block
+from bot.web.rows import Look, Row, Values
+from bot.web.webhook_rows import WEBHOOK_ROWS
 
 TEXT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS_TYPE: Final = "application/openmetrics-text; version=1.0.0; charset=utf-8"
@@ -44,33 +43,6 @@ _LOAD_UNIT = ("", 1.0, "tasks running or waiting")
 
 
 # -- what the process knows of itself ------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """What rows are read from. `now_s` is time.monotonic(); `sample` is None when it is stale."""
-
-    parts: Parts
-    now: datetime
-    now_s: float
-    sample: Sample | None
-    version: str
-
-
-Values = Iterable[tuple[tuple[str, ...], float | None]]
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One family: `read` gives label values and a value; None, NaN and infinity are left out.
-
-    The kind follows from the name: `_total` is a counter, `_info` is info, the rest are gauges.
-    """
-
-    name: str
-    about: str
-    labels: tuple[str, ...]
-    read: Callable[[Look], Values]
 
 
 def reading_series(spec: ReadingSpec) -> tuple[str, float, str]:
@@ -373,6 +345,7 @@ ROWS: tuple[Row, ...] = (
         _sources("skipped"),
     ),
     Row("comet_kuma_source_info", "its version", (KUMA, "version"), _versions),
+    *WEBHOOK_ROWS,
 )
 
 

@@ -252,7 +252,10 @@ class WebServer:
                 response.headers[hdrs.ALLOW] = answer.headers[hdrs.ALLOW]
             return response
         except Exception:
-            logger.exception("web: %s %s failed", request.method, request.rel_url.path)
+            # The route, not the path: a path may hold a webhook's token.
+            resource = request.match_info.route.resource
+            where = "?" if resource is None else resource.canonical
+            logger.exception("web: %s %s failed", request.method, where)
             return _json({"error": "internal server error"}, 500)
 
     # -- routes -------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from bot.discord_text import FIELD_VALUE_LIMIT, as_code, relative, shown_name
 from bot.services.backups import Backups
 from bot.services.delivery import Delivery
 from bot.services.fleet import Fleet
+from bot.services.kuma_inbox import Ledger
 from bot.services.parts import Parts
 from bot.services.recorder import Recorder
 from bot.services.sampler import TASK_NAME
@@ -70,7 +71,7 @@ def stats_embed(
     uptime = speech.unknown if stats is None else _overall_uptime(stats, speech)
     add_field(embed, speech("stats.uptime"), uptime)
     add_field(embed, speech("stats.incidents"), _incidents(day, speech, viewer), inline=False)
-    add_field(embed, speech("stats.sources"), _sources(parts.fleet, speech, now), inline=False)
+    add_field(embed, speech("stats.sources"), _sources(parts, speech, now), inline=False)
     own = [
         _snapshots(parts, day, speech),
         _writes(parts.recorder, speech),
@@ -133,7 +134,9 @@ def _incidents(day: Day | StoreError, speech: Speech, viewer: Viewer) -> str:
     return fitting(lines, FIELD_VALUE_LIMIT, speech)
 
 
-def _sources(fleet: Fleet, speech: Speech, now: datetime) -> str:
+def _sources(parts: Parts, speech: Speech, now: datetime) -> str:
+    fleet = parts.fleet
+    ledgers = {} if parts.webhooks is None else parts.webhooks.ledgers
     if not fleet.sources:
         return speech("error.source.none")
     lines = []
@@ -146,8 +149,21 @@ def _sources(fleet: Fleet, speech: Speech, now: datetime) -> str:
             line += f"\n⚠️ {trouble}"
         if source.skipped:
             line += f"\n{speech('stats.skipped', n=speech.number(source.skipped))}"
+        if source.instance in ledgers:
+            line += f"\n{_webhooks(ledgers[source.instance], speech)}"
         lines.append(line)
     return fitting(lines, FIELD_VALUE_LIMIT, speech)
+
+
+def _webhooks(ledger: Ledger, speech: Speech) -> str:
+    if ledger.last_at is None:
+        return speech("stats.webhook_none")
+    age = speech.relative(ledger.last_at)
+    line = speech("stats.webhook", age=age, n=speech.number(ledger.received))
+    if ledger.refused or ledger.strange:
+        refused, strange = speech.number(ledger.refused), speech.number(ledger.strange)
+        line += f"\n{speech('stats.webhook_lost', refused=refused, strange=strange)}"
+    return line
 
 
 def _snapshots(parts: Parts, day: Day | StoreError, speech: Speech) -> str:
