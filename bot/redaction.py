@@ -67,6 +67,7 @@ _SHAPES: Final = tuple(
         r"(\b[A-Za-z][A-Za-z0-9+.-]*://)[^\s/?#'\"]+(?=@)",
         # webhooks, interaction answers and push addresses carry their token in the path
         r"(/webhooks/\d+/)[A-Za-z0-9_.-]+",
+        r"(/webhooks/uptime-kuma/)[^\s/?#'\"]+",
         r"(/interactions/\d+/)[A-Za-z0-9_.-]+",
         r"(/api/push/)[A-Za-z0-9_-]+",
         r"(?i)([?&](?:access_|auth_?)?(?:token|key|apikey|api_key|password|secret)=)[^\s&#'\"]+",
