@@ -193,3 +193,14 @@ async def test_pending_clocks_do_not_count_what_nobody_saw(
         assert len(await again.store.open_incidents()) == 1
     finally:
         await again.store.close()
+
+
+async def test_a_look_at_one_monitor_leaves_all_others_alone(process: Process) -> None:
+    """Else every webhook would be silence about the rest."""
+    await process.monitors(shop=1, blog=0)
+    for _ in range(100):
+        process.now += timedelta(seconds=10)
+        look = Observation(process.now, {"monitor_down": {"blog": 0.0}})
+        await process.alerting.observe(look, subjects={"blog"})
+    (state,) = process.alerting.states.values()
+    assert (state.subject, state.status, state.unknown_s) == ("shop", "down", 0)

@@ -247,6 +247,7 @@ def test_a_resend_is_no_second_change(fleet: Fleet) -> None:
     assert again.is_news
     assert not again.changes
     assert fleet.monitors["kuma:1"].since_at == at(10)
+    assert fleet.observe_some(["kuma:1"], at(30)).details["kuma:1"]["reason"] == "504"
 
 
 def test_a_word_that_was_long_under_way_does_not_beat_the_polls_since(fleet: Fleet) -> None:
@@ -348,3 +349,20 @@ def test_a_clock_that_is_set_does_not_lengthen_disbelief(fleet: Fleet) -> None:
     fleet.shift(timedelta(hours=-1))
     assert fleet.apply(report(reading(1)), at(129 - 3600)) == []
     assert [c.status for c in fleet.apply(report(reading(1)), at(130 - 3600))] == [UP]
+
+
+def test_a_word_that_was_long_under_way_counts_while_polls_fail(fleet: Fleet) -> None:
+    fleet.apply(report(reading(1), reading(2)), at(0))
+    fleet.hear("kuma", beat(2, DOWN, 10), at(10))
+    fleet.fail("kuma", PollProblem.UNREACHABLE, "", at(60))
+    assert [c.status for c in fleet.hear("kuma", beat(1, DOWN, 100), at(310)).changes] == [DOWN]
+    assert fleet.observe(at(311)).values["monitor_down"] == {"kuma:1": 1.0}
+
+
+def test_a_monitor_that_only_words_tell_of_is_not_forgotten(fleet: Fleet) -> None:
+    fleet.apply(report(reading(1), reading(2)), at(0))
+    fleet.apply(report(reading(1)), at(60))
+    fleet.hear("kuma", beat(2, DOWN, 80_000), at(80_000))
+    fleet.apply(report(reading(1)), at(86_470))
+    assert fleet.long_gone(at(86_470)) == []
+    assert fleet.long_gone(at(166_400)) == ["kuma:2"]

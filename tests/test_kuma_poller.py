@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
@@ -12,6 +12,7 @@ from uuid import uuid4
 import pytest_asyncio
 
 from bot.core.alert import Observation
+from bot.core.kuma_webhook import Beat
 from bot.core.observation import (
     KumaReport,
     MonitorIdentity,
@@ -33,9 +34,11 @@ class Kuma:
         self.asked = 0
         self.problem: PollProblem | None = None
         self.status = MonitorStatus.UP
+        self.on_asked: Callable[[], object] = lambda: None
 
     async def fetch(self) -> KumaReport:
         self.asked += 1
+        self.on_asked()
         if self.problem is not None:
             raise KumaPollError(self.problem, "as told")
         one = MonitorReading(MonitorIdentity("kuma:1", "shop"), self.status, 12.0)
@@ -123,3 +126,25 @@ async def test_the_rules_see_no_data_while_kuma_is_silent(stage: Stage) -> None:
     stage.kuma.problem = PollProblem.NOT_KUMA
     await stage.poller.poll()
     assert stage.seen[-1].values["monitor_down"] == {}
+
+
+async def test_a_word_heard_during_a_poll_is_not_confirmed_by_it(stage: Stage) -> None:
+    """What that poll read may be older than the word."""
+    down = Beat("1", "shop", MonitorStatus.DOWN, speaks_of_ids=True)
+    stage.kuma.status = MonitorStatus.DOWN
+    stage.kuma.on_asked = lambda: stage.fleet.hear("kuma", down, datetime.now(UTC))
+    await stage.poller.poll()
+    stage.kuma.on_asked, stage.kuma.status = (lambda: None), MonitorStatus.UP
+    await stage.poller.poll()
+    assert stage.fleet.monitors["kuma:1"].status is MonitorStatus.DOWN
+
+
+async def test_what_is_stored_of_a_disbelieved_poll_is_what_was_believed(stage: Stage) -> None:
+    await stage.poller.poll()
+    down = Beat("1", "shop", MonitorStatus.DOWN, speaks_of_ids=True)
+    stage.fleet.hear("kuma", down, datetime.now(UTC))
+    await asyncio.sleep(0.01)
+    await stage.poller.poll()
+    await asyncio.sleep(0.05)
+    stats = await stage.store.service_stats(datetime(2000, 1, 1, tzinfo=UTC), datetime.now(UTC))
+    assert stats.down_s > 0.03

@@ -64,6 +64,7 @@ def start(
         "http://admin:hunter22@kuma:3001/metrics",
         "redis://sometoken@cache",
         "GET /?token=abcdefgh&x=1",
+        "POST /webhooks/uptime-kuma/AbCdEfGh12",
         "http://kuma/api/push/AbCdEfGh12?status=up",
         "eyJhbGciOiJIUzI1.eyJyb2xlIjoic2.c2lnbmF0dXJl",
         "sb_secret_0123456789abc",

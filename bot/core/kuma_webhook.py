@@ -218,7 +218,7 @@ def _beat(heartbeat: Mapping[str, object], monitor: Mapping[str, object]) -> Bea
         monitor_type=_text(monitor.get("type")),
         url=_text(monitor.get("url")),
         hostname=_text(monitor.get("hostname")),
-        port=_first_number(monitor.get("port")) or _text(monitor.get("port")),
+        port=_first_number(monitor.get("port")),
         speaks_of_ids="retries" in heartbeat,
     )
 
