@@ -1,5 +1,6 @@
 # C.O.M.E.T.: `make run` is all a newcomer needs; `make test` is all a change needs.
-# Needs Python 3.11 or later with venv and pip; tests also need Node 18 or later, npm, make, gcc.
+# Needs Python 3.11 or later with venv and pip; tests and benchmarks also need Node 18 or later, npm,
+# make, gcc.
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
@@ -43,7 +44,7 @@ lint: install-dev ## format, lint and types, without changing anything
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: install-dev ## every benchmark with its budget
+bench: install-dev install-peers ## every benchmark with its budget (half an hour)
 	$(BIN)/python -m benchmarks
 
 docs: install ## write the tables of settings into README.md and .env.example

@@ -315,7 +315,7 @@ class App:
         for poller in self._pollers:
             tasks.start(f"kuma:{poller.instance}", poller.tick_s, poller.tick)
         tasks.start("rules", CHECK_PERIOD_S, self.rules_file.check)
-        self.memory.start_beats(tasks)
+        self.memory.start_beats(tasks, self.alerting)
         tasks.start("janitor", JANITOR_PERIOD_S, self.janitor.tick)
 
     async def _rescue(self, aside: Path) -> list[Fact]:

@@ -98,12 +98,13 @@ class Memory:
             await self.store.start_journal()
             await self._remote.copier.fill()
 
-    def start_beats(self, tasks: Tasks) -> None:
+    def start_beats(self, tasks: Tasks, alerting: Alerting) -> None:
         """Everything but the janitor, who also needs to know of monitors and alerts."""
         tasks.start("logs", LOG_PERIOD_S, self.logs.drain)
         if self.backups is not None:
             tasks.start("backups", BACKUPS_PERIOD_S, self.backups.tick)
         if self._remote is not None:
+            self._remote.copier.tell_late(alerting.take_up)
             tasks.start("copier", COPY_PERIOD_S, partial(_copy, self._remote.copier))
             house = RemoteJanitor(self._remote.store, self._keep)
             tasks.start("remote_janitor", REMOTE_JANITOR_PERIOD_S, house.tick)

@@ -16,8 +16,12 @@ from uuid import UUID, uuid4
 import pytest
 import pytest_asyncio
 
-from bot.core.alert import Ending, Phase
+from bot.core.alert import Ending, FlipKind, Phase
 from bot.core.incident import Incident, OutboxStatus
+from bot.services.alerting import Alerting
+from bot.services.audience import Audience
+from bot.services.delivery import Delivery
+from bot.services.recorder import Recorder
 from bot.storage import copier as copier_module
 from bot.storage.copier import Copier
 from bot.storage.kinds import KINDS, FactGroup
@@ -29,6 +33,8 @@ from bot.storage.supabase import SupabaseStore
 from tests.peers.postgres.faults import PASSING, Fault
 from tests.peers.postgres.server import PostgresServer
 from tests.peers.postgres.supabase import Supabase
+from tests.test_alerting import describe
+from tests.test_delivery import Plain
 from tests.test_store_contract import (
     DOWN,
     HOUR,
@@ -761,11 +767,19 @@ async def test_a_start_does_not_wait_for_ever_and_catches_up_without_clashing(
     async with opened(tmp_path / "new.db", clock) as new:
         copier = copier_of(new, remote, clock)
         assert not await copier.fill(patience_s=0.3)
+        recorder, audience = Recorder(new), Audience(["9"], has_only_webhook=False)
+        delivery = Delivery(recorder, audience, Plain(), clock, uuid4)
+        alerting = Alerting(recorder, audience, delivery, describe, clock, uuid4)
+        copier.tell_late(alerting.take_up)
         clock.at += MINUTE
-        await new.save_guild_config(config_of("10", alert_channel_id="55"))
+        chosen = config_of("10", alert_channel_id="55")
+        audience.configs["10"] = chosen
+        await new.save_guild_config(chosen)
         await new.save_sample(sample(clock.at, cpu_usage=5.0))
         fresh = incident(clock.at)
         await new.record_decision(Decision(incidents=[fresh], states=[state_of(fresh)]))
+        alerting.states = {state.key: state for state in (await new.load_alerting()).states}
+        alerting.open = {fresh.incident_id: fresh}
         await copier.tick()
         supabase.faults.clear()
         await settle(copier)
@@ -776,10 +790,16 @@ async def test_a_start_does_not_wait_for_ever_and_catches_up_without_clashing(
         assert open_now == [fresh.incident_id]
         assert [one.incident_id for one in await new.open_incidents()] == open_now
         ended = {one.incident_id: one for one in await new.incidents(NOW - HOUR, 99)}
-        assert {ended[one].ending for one in was_open} == {Ending.RETIRED}
+        assert {ended[one].ending for one in was_open} == {None}
         left = await remote.load_alerting()
         assert [state.incident_id for state in left.states] == [fresh.incident_id]
-        assert left.outbox == left.cards == []
+        assert audience.configs == configs, "in force at once"
+        told = {(item.incident_id, item.kind) for item in delivery.queued.values()}
+        assert told >= {(one, FlipKind.RESOLVED) for one in was_open}, "on the cards they have"
+        assert (fresh.incident_id, FlipKind.FIRED) in told
+        assert {item.outbox_id for item in left.outbox} == delivery.queued.keys()
+        assert len(left.cards) == 2
+        await same(new, remote)
         assert await new.count_rows("samples") == 49
         assert await remote.count_rows("samples") == 49
     await remote.close()

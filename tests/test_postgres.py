@@ -37,6 +37,9 @@ create or replace function public.comet_cast(p jsonb) returns jsonb language sql
     $$ select to_jsonb((p ->> 'text')::uuid) $$;
 create or replace function public.comet_statements(p jsonb) returns jsonb language sql as
     $$ select to_jsonb(count(*)) from pg_catalog.pg_prepared_statements $$;
+create or replace function public.comet_busy(p jsonb) returns jsonb language sql as
+    $$ select to_jsonb(count(*)) from pg_catalog.pg_stat_activity
+    where state = 'active' and query like '%comet_sleep%' and datname = current_database() $$;
 create sequence if not exists public.calls;
 create or replace function public.comet_die_once(p jsonb) returns jsonb language plpgsql as $$
 declare n bigint := nextval('public.calls');
@@ -261,6 +264,37 @@ def test_an_address_is_named_without_its_secrets() -> None:
 
 
 # --- the server dies ---------------------------------------------------------------------------
+
+
+async def test_a_server_that_hangs_holds_up_nobody_who_is_told_to_stop(
+    store: PostgresStore, postgres: PostgresServer
+) -> None:
+    complaints: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, said: complaints.append(said))
+    await store.call("echo")
+    await asyncio.to_thread(postgres.pause)
+    try:
+        running = asyncio.create_task(store.call("sleep", seconds=30))
+        await asyncio.sleep(0.2)
+        began_s = time.monotonic()
+        running.cancel()
+        await asyncio.wait((running,), timeout=20)
+        assert running.cancelled(), "being told to stop is not swallowed"
+        assert time.monotonic() - began_s < 1.5
+    finally:
+        await asyncio.to_thread(postgres.resume)
+    assert await store.call("echo")
+    assert not complaints
+
+
+async def test_a_statement_that_nobody_waits_for_is_called_off(store: PostgresStore) -> None:
+    running = asyncio.create_task(store.call("sleep", seconds=30))
+    await asyncio.sleep(0.2)
+    running.cancel()
+    await asyncio.wait((running,), timeout=5)
+    assert running.cancelled()
+    said = await store.call("busy")
+    assert said == 0
 
 
 async def test_a_killed_server_is_away_and_the_same_store_finds_it_again(

@@ -191,7 +191,7 @@ async def test_cleaning_up_tells_what_was_really_deleted(filled: asyncpg.Connect
     clean = "SELECT * FROM cleanup_old_metrics(30);"
     assert await rows(filled, clean) == [
         ("system_stats", 1),
-        ("custom_metrics", 0),
+        ("system_metrics", 0),
         ("metrics_raw", 0),
     ]
     assert await rows(filled, "SELECT deleted_count FROM cleanup_old_metrics(7)") == [(0,)] * 3

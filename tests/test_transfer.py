@@ -20,12 +20,13 @@ import pytest
 
 from bot.cli import main
 from bot.storage import transfer as transfer_module
-from bot.storage.kinds import KINDS, Cursor, RowPage, WireRow
+from bot.storage.kinds import BY_NAME, KINDS, Cursor, RowPage, WireRow
 from bot.storage.postgres import PostgresStore
 from bot.storage.sqlite import SqliteStore
 from bot.storage.store import StoreError, StoreUnavailable
 from bot.storage.supabase import SupabaseStore
 from bot.storage.transfer import Outcome, Side, Transfer
+from bot.storage.transfer_check import Comparison, Meaning, Pages, Times
 from bot.storage.transfer_state import TransferState
 from tests.peers.postgres.supabase import Supabase
 from tests.transfer_rows import END, FEW, MANY, Rows, text
@@ -366,6 +367,38 @@ async def test_a_row_lost_or_changed_on_the_way_is_sent_again_or_reported(
         outcomes = await moved(first, target, place)
         [outcome] = [one for one in outcomes if not one.is_fine]
         assert outcome.kind.name == kind and len(outcome.found.missing) >= 1
+
+
+async def test_comparing_what_has_no_common_order_does_not_fetch_one_side_first() -> None:
+    rows = list(Rows().many("outbox", 1000))
+    turns = {"ours": 0, "theirs": 0}
+    apart = 0
+
+    def pages(side: str) -> Pages:
+        async def read(cursor: Cursor | None) -> RowPage:
+            nonlocal apart
+            turns[side] += 1
+            apart = max(apart, abs(turns["ours"] - turns["theirs"]))
+            start = int(str(cursor[0])) if cursor else 0
+            end = start + 100
+            return RowPage(rows[start:end], [end] if end < len(rows) else None)
+
+        return read
+
+    async def wrong(row: WireRow) -> None:
+        raise AssertionError(row)
+
+    comparison = Comparison(
+        Meaning(BY_NAME["outbox"], False),
+        Times(NOW, NOW),
+        had_rows=False,
+        refused=set(),
+        on_wrong=wrong,
+        on_read=lambda rows: None,
+    )
+    found = await comparison.walk(pages("ours"), pages("theirs"))
+    assert (found.same, found.is_fine) == (1000, True)
+    assert apart <= 2
 
 
 async def test_other_contents_under_the_same_key_are_told(place: Path) -> None:

@@ -24,7 +24,7 @@ from bot.core.engine import (
     reconcile,
     retire,
 )
-from bot.core.incident import Incident, OutboxItem
+from bot.core.incident import GuildConfig, Incident, OutboxItem
 from bot.core.rule import Rule
 from bot.services.audience import Audience
 from bot.services.delivery import Delivery
@@ -78,6 +78,21 @@ class Alerting:
         self.open = {i.incident_id: i for i in stored.incidents if i.resolved_at is None}
         self._delivery.restore(stored.incidents, stored.cards, stored.outbox)
         await self.set_rules(rules)
+
+    async def take_up(self, configs: Iterable[GuildConfig], left: AlertingState) -> None:
+        """An earlier life's memory came only now: its settings are in force, what it had still to
+        tell is told, and what it left open ends, as nobody has watched that since."""
+        for config in configs:
+            self._audience.configs.setdefault(config.guild_id, config)
+        async with self._lock:
+            watched = {state.incident_id for state in self.states.values()}
+            over = [i for i in left.incidents if i.resolved_at is None]
+            over = [incident for incident in over if incident.incident_id not in watched]
+            self.open.update((incident.incident_id, incident) for incident in over)
+            self._delivery.restore(left.incidents, left.cards, left.outbox)
+            await self._commit(Step(flips=tuple(map(self._given_up, over))))
+        await self.tell_newcomers()
+        self._delivery.wake(at_once=True)
 
     async def set_rules(self, rules: Iterable[Rule]) -> None:
         async with self._lock:
@@ -256,6 +271,29 @@ class Alerting:
             return incident
         day = {"uptime_24h": stats.uptime_ratio, "uptime_24h_unknown_s": stats.unknown_s}
         return replace(incident, detail={**incident.detail, **day})
+
+    def _given_up(self, incident: Incident) -> Flip:
+        now = self._now()
+        return Flip(
+            flip_id=self._new_id(),
+            incident_id=incident.incident_id,
+            rule_name=incident.rule_name,
+            subject=incident.subject,
+            kind=FlipKind.RESOLVED,
+            at=now,
+            fired_at=incident.fired_at,
+            severity=incident.severity,
+            category=incident.category,
+            scope=incident.scope,
+            value=incident.value,
+            level=incident.level,
+            metric=incident.metric,
+            status=incident.status,
+            duration_s=max(0.0, (now - incident.fired_at).total_seconds()),
+            unknown_s=incident.unknown_s,
+            silent=incident.silent,
+            detail=incident.detail,
+        )
 
     def _outbox(self, flip: Flip) -> list[OutboxItem]:
         places = dict.fromkeys(self._delivery.told(flip.incident_id))

@@ -73,9 +73,10 @@ class Delivery:
     def restore(
         self, incidents: Iterable[Incident], cards: Iterable[Card], items: Iterable[OutboxItem]
     ) -> None:
-        self.incidents.update((i.incident_id, i) for i in incidents)
-        self.cards.update((c.card_id, c) for c in cards)
-        self.queued.update((i.outbox_id, i) for i in items)
+        """What was unfinished; of what is known already, nothing is taken back."""
+        self.incidents = {**{i.incident_id: i for i in incidents}, **self.incidents}
+        self.cards = {**{c.card_id: c for c in cards}, **self.cards}
+        self.queued = {**{i.outbox_id: i for i in items}, **self.queued}
         self._index(self.cards.values(), self.queued.values())
 
     def enqueue(self, incidents: Iterable[Incident], items: Sequence[OutboxItem]) -> None:

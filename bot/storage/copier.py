@@ -23,7 +23,7 @@ from typing import Final
 from uuid import UUID, uuid4
 
 from bot.core.copying import Copying, CopyPhase
-from bot.storage.copier_fill import Fill
+from bot.storage.copier_fill import Fill, TakeUp
 from bot.storage.copier_link import BATCH_ROWS, Away, Link, Refused, fitting, slim
 from bot.storage.copier_walk import DONE, Walk
 from bot.storage.kinds import FactGroup
@@ -96,6 +96,10 @@ class Copier:
         self._sized_s = float("-inf")
         self._counts: dict[str, object] = {}
         self._last_copied_at: datetime | None = None
+
+    def tell_late(self, take_up: TakeUp) -> None:
+        """Call this when what the remote remembers comes only after the start."""
+        self._fill.on_late = take_up
 
     # What people are told
 

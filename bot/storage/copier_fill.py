@@ -2,27 +2,27 @@
 
 Before anything runs: settings, monitors, alerting as it stood, and the last day. The rest of the
 history follows while the bot works, the newest first. When the remote was away at that moment,
-the bot has begun a new life: only what does not clash with that is fetched then.
+the bot has begun a new life: only what does not clash with that is fetched then, and whoever
+works with it is told (`Fill.on_late`).
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, TypeAlias
+from uuid import UUID
 
-from bot.core.alert import Ending
-from bot.core.incident import OutboxStatus
+from bot.core.incident import GuildConfig, OutboxStatus
 from bot.storage.copier_link import BATCH_ROWS, Link, key_of
 from bot.storage.copier_walk import DONE, Walk
-from bot.storage.kinds import BY_NAME
+from bot.storage.kinds import BY_NAME, WireRow
 from bot.storage.sqlite import SqliteStore
-from bot.storage.sqlite_journal import micros
-from bot.storage.sqlite_rows import exact_time, finite, to_time
-from bot.storage.store import StoreError
+from bot.storage.sqlite_rows import exact_time, to_time
+from bot.storage.store import AlertingState, StoreError
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +31,12 @@ DAY: Final = timedelta(hours=24)
 WINDOW: Final = timedelta(days=7)
 """History comes in such pieces, the newest first."""
 
+TakeUp: TypeAlias = Callable[[Sequence[GuildConfig], AlertingState], Awaitable[None]]
+"""Gets all settings, and what an earlier life of this bot left unfinished. May come twice."""
+
+_Key: TypeAlias = tuple[object, ...]
+_SETTINGS: Final = ("guild_configs", "monitors", "rosters")
+_ALERTING: Final = ("incidents", "cards", "outbox")
 _RECENT: Final = (
     "flips",
     "changes",
@@ -79,6 +85,7 @@ class Fill:
         self._walk = walk
         self._now = now
         self._skipped = 0
+        self.on_late: TakeUp | None = None
 
     async def is_wanted(self) -> bool:
         """Whether the file is empty and has not been filled yet; remembered in the file."""
@@ -91,23 +98,10 @@ class Fill:
     async def first(self) -> None:
         """What the bot must know before it decides anything, in one step; then the last day."""
         since = self._now() - DAY
-        alerting = await self._link.ask(self._link.remote.load_alerting())
-        oldest = {
-            "incidents": min([since, *(one.fired_at for one in alerting.incidents)]),
-            "cards": min([since, *(card.opened_at for card in alerting.cards)]),
-            "outbox": min([since, *(item.created_at for item in alerting.outbox)]),
-        }
+        oldest = _oldest(await self._link.ask(self._link.remote.load_alerting()), since)
         groups = [
             (kind, await self._link.all(kind, oldest.get(kind)))
-            for kind in (
-                "guild_configs",
-                "monitors",
-                "rosters",
-                "incidents",
-                "states",
-                "cards",
-                "outbox",
-            )
+            for kind in (*_SETTINGS, "incidents", "states", "cards", "outbox")
         ]
         await self._local.take_rows(groups, fill=_text(_Way()), walk=DONE)
         for kind in _RECENT:
@@ -124,56 +118,28 @@ class Fill:
     async def late(self) -> None:
         """The remote is here at last, but the bot has begun a new life without it.
 
-        Settings and monitors it did not know are taken over. What the old life left open over
-        there is closed: nobody watches it any more.
+        What it did not know is taken over, but for how alerts stood: that it has seen itself.
+        What the old life left open is for whoever alerts to end.
         """
         if (await self._local.copy_state()).get("fill") != WANTED:
             return
-        base = await self._local.raise_clock(micros(self._now()))
-        groups = []
-        for kind in ("guild_configs", "monitors", "rosters"):
-            here = {key_of(kind, row) for row in await self._here(kind)}
-            rows = [r for r in await self._link.all(kind) if key_of(kind, r) not in here]
-            groups.append((kind, rows))
-        await self._bury(base)
-        await self._local.take_rows(groups, fill=_text(_Way()))
-        logger.warning("the remote store was away at the start; settings and history follow now")
-
-    async def _bury(self, base: int) -> None:
-        remote = self._link.remote
-        left = await self._link.ask(remote.load_alerting())
-        at = exact_time(self._now())
-        endings: dict[str, dict[str, object]] = {
-            "incidents": {"resolved": True, "resolved_at": at, "ending": Ending.RETIRED.value},
-            "cards": {"closed_at": at},
-            "outbox": {"status": OutboxStatus.DROPPED.value, "last_error": "another life"},
+        left = await self._link.ask(self._link.remote.load_alerting())
+        oldest = _oldest(left, self._now() - DAY)
+        here = {
+            kind: {key_of(kind, row): row for row in await self._here(kind)}
+            for kind in (*_SETTINGS, *_ALERTING)
         }
-        is_open: dict[str, Callable[[dict[str, object]], bool]] = {
-            "incidents": lambda row: not row["resolved"],
-            "cards": lambda row: row["closed_at"] is None,
-            "outbox": lambda row: row["status"] == OutboxStatus.QUEUED.value,
-        }
-        oldest = {
-            "incidents": [one.fired_at for one in left.incidents],
-            "cards": [card.opened_at for card in left.cards],
-            "outbox": [item.created_at for item in left.outbox],
-        }
-        for kind, ending in endings.items():
-            if not oldest[kind]:
-                continue
-            here = {key_of(kind, row) for row in await self._here(kind)}
-            rows = [
-                {**row, **ending, "revision": base}
-                for row in await self._link.all(kind, min(oldest[kind]))
-                if is_open[kind](row) and key_of(kind, row) not in here
-            ]
-            for row in rows:
-                if kind == "incidents":
-                    row["version"] = int(finite(row.get("version")) or 0) + 1
-            for start in range(0, len(rows), BATCH_ROWS):
-                part = rows[start : start + BATCH_ROWS]
-                await self._link.ask(remote.import_rows(kind, part))
+        groups = [
+            (kind, [r for r in await self._link.all(kind, since) if key_of(kind, r) not in known])
+            for kind, known in here.items()
+            for since in (oldest.get(kind),)
+        ]
+        await self._local.take_rows(groups)
         await self._walk.remove_strays("states")
+        if self.on_late is not None:
+            await self.on_late(await self._local.guild_configs(), _unfinished(left, here))
+        await self._local.put_copy_state(fill=_text(_Way()))
+        logger.warning("the remote store was away at the start; settings and history follow now")
 
     async def step(self) -> bool:
         """Fetch one page of history; False when there is no more. Raises Away."""
@@ -243,6 +209,31 @@ class Fill:
             found += page.rows
             if (cursor := page.next) is None:
                 return found
+
+
+def _oldest(alerting: AlertingState, since: datetime) -> dict[str, datetime]:
+    """From when on rows must be fetched so that nothing unfinished is left out."""
+    return {
+        "incidents": min([since, *(one.fired_at for one in alerting.incidents)]),
+        "cards": min([since, *(card.opened_at for card in alerting.cards)]),
+        "outbox": min([since, *(item.created_at for item in alerting.outbox)]),
+    }
+
+
+def _unfinished(left: AlertingState, here: Mapping[str, Mapping[_Key, WireRow]]) -> AlertingState:
+    """Without what has been finished here since: the remote store does not know of that yet."""
+    incidents, cards, outbox = (here[kind] for kind in _ALERTING)
+    queued = OutboxStatus.QUEUED.value
+
+    def row(known: Mapping[_Key, WireRow], one: UUID) -> WireRow:
+        return known.get((str(one),), {})
+
+    return AlertingState(
+        states=[],
+        incidents=[i for i in left.incidents if not row(incidents, i.incident_id).get("resolved")],
+        cards=[c for c in left.cards if row(cards, c.card_id).get("closed_at") is None],
+        outbox=[o for o in left.outbox if row(outbox, o.outbox_id).get("status", queued) == queued],
+    )
 
 
 def _is_windowed(kind: str) -> bool:

@@ -77,7 +77,7 @@ class ServicesVerbs(Calls):
         changes = []
         for row in found["changes"]:
             try:
-                status = MonitorStatus(row["status"])
+                status, at = MonitorStatus(row["status"]), to_time(row["checked_at"])
             except ValueError:
                 continue
             changes.append(
@@ -85,7 +85,7 @@ class ServicesVerbs(Calls):
                     UUID(row["id"]),
                     _identity(key, row["service_name"], found["monitor"] or {}),
                     status,
-                    to_time(row["checked_at"]),
+                    at,
                     finite(row["response_time"]),
                     row["error_message"],
                 )

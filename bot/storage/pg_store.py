@@ -27,6 +27,9 @@ TIMEOUT_S: Final = 10.0
 _MANY_ROWS: Final = 50
 """From so many rows on the JSON is made in a thread: 500 rows cost a loop 20 ms."""
 
+_HOLDERS: Final = frozenset(("facts", "rows"))
+"""Arguments with many rows in them."""
+
 _READS: Final = frozenset(
     (
         "count",
@@ -152,7 +155,7 @@ def _paced_json(value: object, pause: Pause) -> str:
 
     All of it at once would keep the interpreter lock for milliseconds, thread or not.
     """
-    if isinstance(value, Mapping) and _rows_in(value) >= _MANY_ROWS:
+    if isinstance(value, Mapping) and not _HOLDERS.isdisjoint(value):
         parts = [f"{json_text(str(k))}:{_paced_json(part, pause)}" for k, part in value.items()]
         return f"{{{','.join(parts)}}}"
     if isinstance(value, list) and value and isinstance(value[0], Mapping):

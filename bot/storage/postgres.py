@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 POOLER_PORT: Final = 6543
 MOST_CONNECTIONS: Final = 4
+CALL_OFF_S: Final = 0.5
+"""A server that takes longer to hear of it is hung up on."""
 
 _NOT_FOR_THE_SERVER: Final = frozenset(
     (
@@ -116,8 +118,14 @@ class PostgresStore(PgStore):
         if pool is None:
             raise StoreUnavailable("closed")
         with _translated():
-            async with pool.acquire(timeout=self._timeout_s) as connection:
+            connection = await pool.acquire(timeout=self._timeout_s)
+            try:
                 yield connection
+            finally:
+                # A statement that was broken off is called off on the server. The pool waits for
+                # that, and would let its own impatience take the place of a cancellation.
+                with suppress(TimeoutError):
+                    await pool.release(connection, timeout=CALL_OFF_S)
 
 
 @asynccontextmanager

@@ -318,11 +318,11 @@ class JournalVerbs(SqliteFile):
         await self._write(lambda db: _put(db, values))
 
     async def is_empty(self) -> bool:
-        """Whether nothing was ever seen, set or told here."""
+        """Whether nothing was ever seen or told here. A damaged file leaves its settings behind,
+        which are no life yet."""
         query = (
             "SELECT NOT EXISTS (SELECT 1 FROM samples) "
             "AND NOT EXISTS (SELECT 1 FROM alert_history) "
-            "AND NOT EXISTS (SELECT 1 FROM monitoring_config) "
             "AND NOT EXISTS (SELECT 1 FROM custom_metrics)"
         )
         return await self._read(lambda db: bool(db.execute(query).fetchone()[0]))

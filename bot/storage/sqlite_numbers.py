@@ -26,13 +26,15 @@ from bot.storage.sqlite_rows import (
     json_text,
     to_ms,
 )
-from bot.storage.sqlite_tables import Ask, Home, kept_json, kept_time, refused, wire_json
+from bot.storage.sqlite_tables import Ask, Home, kept_time, refused, wire_json
 from bot.storage.sqlite_uptime import Pause
 
 _BOTS: Final = "SELECT bot, bot_id, uuid_tail FROM bots"
 _SAMPLES: Final = f"SELECT sample_key, id, {', '.join(SAMPLE_COLUMNS)} FROM samples"
 _NAME_SAMPLE: Final = "UPDATE samples SET id = ? WHERE sample_key = ?"
 _STATUSES: Final[dict[object, object]] = {code: text for text, code in STATUS_CODES.items()}
+_LEAST: Final = -(2**54)
+"""Milliseconds before all that a key can hold."""
 _SAME_MS: Final = 255
 """How many bots may have a snapshot of the same millisecond."""
 
@@ -67,10 +69,10 @@ class Samples:
     def page(self, db: sqlite3.Connection, home: Home, ask: Ask) -> RowPage:
         """By time, then by bot: those of one millisecond are put in order here."""
         bots = _bots(db)
-        first, after_bot = 0, ""
+        first, after_bot = _LEAST, ""
         if ask.after is not None:
             first, after_bot = to_ms(kept_time(ask.after[0])), str(ask.after[1])
-        after_ms = first if ask.after is not None else -1
+        after_ms = first
         if ask.since is not None:
             first = max(first, to_ms(ask.since))
         wanted = [number for number, (name, _) in bots.items() if ask.bot_id in (None, name)]
@@ -107,7 +109,7 @@ class Samples:
         at_ms = to_ms(kept_time(row.get("timestamp")))
         values = [quanta(row.get(name), scale) for name, scale in SCALES.items()]
         status = clean(str(row.get("status") or "online"))
-        columns = (*values, STATUS_CODES.get(status, status), kept_json(row.get("extra")))
+        columns = (*values, STATUS_CODES.get(status, status), _kept_readings(row.get("extra")))
         while True:
             usual = _sample_id(at_ms, tails[bot])
             name = str(row.get("id") or usual)
@@ -232,6 +234,20 @@ class Hours:
             for row in db.execute(query, tuple(map(int, str(ref).split()))):
                 found[ref] = _hour(row)
         return found
+
+
+def _kept_readings(extra: object) -> str | None:
+    """[name, labels, number] each; what is none would spoil every look at its time."""
+    kept = [
+        [str(name), labels, number]
+        for name, labels, value in (
+            reading
+            for reading in (extra if isinstance(extra, list) else ())
+            if isinstance(reading, list) and len(reading) == 3 and isinstance(reading[0], str)
+        )
+        if (number := finite(value)) is not None
+    ]
+    return json_text(kept) if kept else None
 
 
 def _converted(

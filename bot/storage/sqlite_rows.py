@@ -19,6 +19,8 @@ Row = tuple[object, ...]
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 HOUR_MS = 3_600_000
 _MILLISECOND = timedelta(milliseconds=1)
+_FIRST_MS = (datetime.min.replace(tzinfo=UTC) - EPOCH) // _MILLISECOND
+_LAST_MS = (datetime.max.replace(tzinfo=UTC) - EPOCH) // _MILLISECOND
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 
@@ -28,7 +30,8 @@ def to_ms(at: datetime) -> int:
 
 
 def from_ms(ms: int) -> datetime:
-    return EPOCH + timedelta(milliseconds=ms)
+    """What lies before the year 1 (SQLite has a year 0) or behind 9999 is the nearest in them."""
+    return EPOCH + timedelta(milliseconds=max(_FIRST_MS, min(ms, _LAST_MS)))
 
 
 def public_time(at: datetime) -> str:
@@ -46,9 +49,15 @@ def maybe_exact(at: datetime | None) -> str | None:
 
 
 def to_time(text: object) -> datetime:
-    """Any ISO time, as other programs may have written it; without a zone it is UTC."""
+    """Any ISO time, as other programs may have written it; without a zone it is UTC.
+
+    Raises ValueError for what is none, also where its zone leads out of the years there are.
+    """
     at = datetime.fromisoformat(str(text))
-    return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+    try:
+        return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("a time beyond all years") from error
 
 
 def maybe_time(text: object) -> datetime | None:

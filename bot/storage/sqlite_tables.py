@@ -124,6 +124,15 @@ _BOOL: Final = _Codec(wire_bool, lambda value: None if value is None else int(bo
 _PLAIN: Final = _Codec(lambda value: value, kept_plain)
 
 
+def _to_cursor(value: object) -> object:
+    """Somebody wrote bytes where a text should be; a cursor must go through JSON."""
+    return {"bytes": value.hex()} if isinstance(value, bytes) else value
+
+
+def _from_cursor(value: object) -> object:
+    return bytes.fromhex(str(value["bytes"])) if isinstance(value, dict) else value
+
+
 class Table:
     """One kind in one table of the same column names, all of it this bot's.
 
@@ -171,10 +180,11 @@ class Table:
         if ask.bot_id not in (None, home.bot_id):
             return RowPage([], None)
         order = ", ".join(self._order)
-        conditions, parameters = ["1"], []
+        conditions = ["1"]
+        parameters: list[object] = []
         if ask.after is not None:
             conditions.append(f"({order}) > ({', '.join('?' * len(self._order))})")
-            parameters += ask.after
+            parameters += map(_from_cursor, ask.after)
         if ask.since is not None and self._at is not None:
             conditions.append(f"{self._at} >= ?")
             parameters.append((exact_time if self._exact_since else public_time)(ask.since))
@@ -185,7 +195,8 @@ class Table:
         ).fetchall()
         width = len(self.columns)
         found = [self.to_wire(home, row[:width]) for row in rows]
-        return RowPage(found, list(rows[-1][width:]) if len(rows) == ask.limit else None)
+        last = list(map(_to_cursor, rows[-1][width:])) if len(rows) == ask.limit else None
+        return RowPage(found, last)
 
     def take(self, db: sqlite3.Connection, home: Home, rows: Sequence[WireRow]) -> int:
         if self.table == "monitors":

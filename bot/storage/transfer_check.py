@@ -293,6 +293,7 @@ class _Side:
         self._meaning = meaning
         self._ahead: asyncio.Task[RowPage] | None = None
         self._last: Key | None = None
+        self._pages_read = 0
         self.waiting: dict[Key, WireRow] = {}
         self.is_over = False
 
@@ -300,6 +301,7 @@ class _Side:
         """The next page; the one after that is fetched meanwhile."""
         page = await (self._ahead or self._pages(None))
         self.is_over = page.next is None
+        self._pages_read += 1
         self._ahead = None if self.is_over else asyncio.create_task(self._fetch(page.next))
         if page.rows:
             self._last = self._meaning.order(page.rows[-1])
@@ -314,8 +316,10 @@ class _Side:
             await asyncio.gather(self._ahead, return_exceptions=True)
 
     def is_behind(self, other: _Side) -> bool:
-        """Without a common order one side is read to its end first."""
-        if self._last is None or self._meaning.order({}) is None:
+        """Without a common order both go on at one pace: mostly it is much the same order."""
+        if self._meaning.order({}) is None:
+            return self._pages_read <= other._pages_read
+        if self._last is None:
             return True
         if other._last is None:
             return False

@@ -21,9 +21,11 @@ create table if not exists public.comet_tables (
 -- Small things. Their bodies are bound to what they mean when they are made, so that no
 -- search_path can change them, and the planner can put them into the query that uses them.
 
+-- As rows travel. What lies beyond the years 1 to 9999 reads as PostgreSQL itself writes it.
 create or replace function public.comet_time(p_at timestamptz) returns text
 language sql stable parallel safe
-return to_char(p_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS.US');
+return case when p_at >= '0001-01-01 00:00:00+00' and p_at < '10000-01-01 00:00:00+00'
+    then to_char(p_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS.US') else p_at::text end;
 
 create or replace function public.comet_now_us() returns bigint
 language sql volatile
@@ -46,6 +48,12 @@ create or replace function public.comet_long(p_value numeric) returns bigint
 language sql immutable parallel safe
 return case when p_value between -9223372036854775808 and 9223372036854775807
     then p_value::bigint end;
+
+-- A value as it goes into sums and averages: so large a number that some of them could leave the
+-- range of numbers counts as 1e300.
+create or replace function public.comet_tame(p_value double precision) returns double precision
+language sql immutable parallel safe
+return least(greatest(p_value, -1e300), 1e300);
 
 -- Who may do what
 
@@ -214,6 +222,9 @@ create or replace function public.comet_close(p_table text) returns void
 language plpgsql set search_path = '' as $$
 begin
     update public.comet_tables set is_open = false where table_name = p_table;
+    if not found then
+        raise exception 'public.% is none of the tables here', p_table;
+    end if;
     perform public.comet_protect(table_name, audience, can_open)
     from public.comet_tables where table_name = p_table;
 end $$;
@@ -236,25 +247,229 @@ end $$;
 
 -- Adopting what was there before
 
--- Gives a column the type it should have; a table that has it already is not touched.
-create or replace function public.comet_adopt_column(p_table text, p_column text, p_type text)
-returns void language plpgsql set search_path = '' as $$
+-- Tables of other programs may have the names of ours that no document of ours ever gave away.
+create or replace function public.comet_only_ours(variadic p_tables text[]) returns void
+language plpgsql set search_path = '' as $$
+declare
+    v_table text;
 begin
-    if exists (
-        select from pg_catalog.pg_attribute a
+    foreach v_table in array p_tables loop
+        if exists (
+            select from pg_catalog.pg_class c
+            where c.relnamespace = 'public'::regnamespace and c.relname = v_table
+                and not exists (select from pg_catalog.pg_attribute a
+                    where a.attrelid = c.oid and a.attname = 'bot_id' and not a.attisdropped)
+        ) then
+            raise exception 'public.% is there already and belongs to another program', v_table
+                using errcode = '42P07',
+                hint = 'Rename it, or give the bot a database (a Supabase project) of its own.';
+        end if;
+    end loop;
+end $$;
+
+-- What is no JSON becomes a JSON text.
+create or replace function public.comet_json(p_text text) returns jsonb
+language plpgsql immutable set search_path = '' as $$
+begin
+    return p_text::jsonb;
+exception when data_exception then
+    return to_jsonb(p_text);
+end $$;
+
+-- No column under a view can change its type. So the views that read a table, be it by way of other
+-- views, are taken down; the answer holds all that comet_put_views_back makes them anew of.
+create or replace function public.comet_take_views_down(p_table regclass) returns jsonb
+language plpgsql set search_path = '' as $$
+declare
+    v_views jsonb;
+    v_view record;
+begin
+    with recursive readers as (
+        select p_table::oid as oid, 0 as depth
+        union
+        select w.ev_class, r.depth + 1 from readers r
+        join pg_catalog.pg_depend d on d.refobjid = r.oid
+            and d.refclassid = 'pg_catalog.pg_class'::regclass
+            and d.classid = 'pg_catalog.pg_rewrite'::regclass
+        join pg_catalog.pg_rewrite w on w.oid = d.objid and w.ev_class <> r.oid
+    ), views as (
+        select c.oid, max(r.depth) as depth, c.relkind, c.relowner, c.relacl, c.reloptions,
+            case c.relkind when 'm' then 'materialized view' else 'view' end as kind,
+            case when not c.relispopulated then ' with no data' end as emptiness,
+            format('%I.%I', n.nspname, c.relname) as name
+        from readers r join pg_catalog.pg_class c on c.oid = r.oid
+        join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+        where r.depth > 0 group by c.oid, n.nspname
+    )
+    select jsonb_agg(jsonb_build_object(
+        'name', v.name,
+        'kind', v.kind,
+        'make', format('create %s %s %s as %s%s', v.kind, v.name,
+            'with (' || array_to_string(v.reloptions, ', ') || ')',
+            rtrim(pg_catalog.pg_get_viewdef(v.oid), ';'), v.emptiness),
+        'more', (select coalesce(jsonb_agg(m.statement order by m.place), '[]') from (
+            select 1 as place, pg_catalog.pg_get_indexdef(i.indexrelid) as statement
+            from pg_catalog.pg_index i where i.indrelid = v.oid
+            union all
+            select 2, pg_catalog.pg_get_ruledef(w.oid) from pg_catalog.pg_rewrite w
+            where w.ev_class = v.oid and w.rulename <> '_RETURN'
+            union all
+            select 3, pg_catalog.pg_get_triggerdef(t.oid) from pg_catalog.pg_trigger t
+            where t.tgrelid = v.oid and not t.tgisinternal
+            union all
+            select 4, format('grant %s on %s to %s%s', a.privilege_type, v.name,
+                case a.grantee when 0 then 'public'
+                    else quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) end,
+                case when a.is_grantable then ' with grant option' else '' end)
+            from aclexplode(v.relacl) a
+            union all
+            select 5, format('alter table %s owner to %I', v.name,
+                pg_catalog.pg_get_userbyid(v.relowner))
+            where pg_catalog.pg_get_userbyid(v.relowner) <> current_user
+            union all
+            select 6, format('comment on %s %s is %L', v.kind, v.name, d.description)
+            from obj_description(v.oid, 'pg_class') as d (description)
+            where d.description is not null
+        ) as m)
+    ) order by v.depth) into v_views from views v;
+    for v_view in
+        select value ->> 'kind' as kind, value ->> 'name' as name
+        from jsonb_array_elements(v_views) with ordinality order by ordinality desc
+    loop
+        execute format('drop %s %s', v_view.kind, v_view.name);
+    end loop;
+    return v_views;
+end $$;
+
+create or replace function public.comet_put_views_back(p_views jsonb) returns void
+language plpgsql set search_path = '' as $$
+declare
+    v_view jsonb;
+    v_statement text;
+begin
+    for v_view in
+        select value from jsonb_array_elements(p_views) with ordinality order by ordinality
+    loop
+        begin
+            execute v_view ->> 'make';
+        exception when syntax_error_or_access_rule_violation then
+            raise exception 'drop the view % first, it would no longer work: %',
+                v_view ->> 'name', sqlerrm using errcode = '42P16';
+        end;
+        -- New views may get rights by default that this one had not.
+        for v_statement in
+            select distinct format('revoke all on %s from %s', v_view ->> 'name', case a.grantee
+                when 0 then 'public' else quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) end)
+            from pg_catalog.pg_class c cross join lateral aclexplode(c.relacl) a
+            where c.oid = (v_view ->> 'name')::regclass and a.grantee <> c.relowner
+        loop
+            execute v_statement;
+        end loop;
+        for v_statement in select value from jsonb_array_elements_text(v_view -> 'more') loop
+            execute v_statement;
+        end loop;
+    end loop;
+end $$;
+
+-- Makes a table that was there before fit for what we write, and touches none that is. p_columns:
+-- [name, type] of a column that may be empty, [name, type, default] of one that may not,
+-- [name, type, default, true] of one with a default that may be empty all the same, and
+-- [name, type, null] of one without which the table is none of what we can adopt.
+--
+-- Missing columns are added, types changed by way of text (a real 12.34 becomes 12.34 and not
+-- 12.34000015258789; times without a zone are UTC), conditions on single columns of ours dropped;
+-- columns that we know nothing of may stay empty.
+create or replace function public.comet_adopt(
+    p_table text, p_columns jsonb, p_has_id boolean default true
+) returns void language plpgsql
+set search_path = '' set timezone = 'UTC' set datestyle = 'ISO' as $$
+declare
+    v_table constant regclass := format('public.%I', p_table)::regclass;
+    v_column record;
+    v_name text;
+    v_views jsonb;
+begin
+    for v_column in
+        select w.value ->> 0 as name, w.value ->> 1 as type, w.value ->> 2 as filling,
+            jsonb_array_length(w.value) = 3 and w.value ->> 2 is null as is_needed,
+            jsonb_array_length(w.value) = 3 and w.value ->> 2 is not null as is_filled,
+            a.attnum, a.attnotnull, a.atthasdef, pg_catalog.format_type(a.atttypid, a.atttypmod)
+                || case c.collname when 'C' then ' collate "C"' else '' end as old_type
+        from jsonb_array_elements(p_columns) as w
+        left join pg_catalog.pg_attribute a on a.attrelid = v_table
+            and a.attname = w.value ->> 0 and not a.attisdropped
         left join pg_catalog.pg_collation c on c.oid = a.attcollation
-        where a.attrelid = format('public.%I', p_table)::regclass and a.attname = p_column
-            and pg_catalog.format_type(a.atttypid, a.atttypmod)
-                || case c.collname when 'C' then ' collate "C"' else '' end <> p_type
-    ) then
-        -- By way of text: a real 12.34 becomes 12.34 and not 12.34000015258789.
-        execute format('alter table public.%1$I alter column %2$I drop default, '
-            'alter column %2$I type %3$s using %2$I::text::%4$s',
-            p_table, p_column, p_type, split_part(p_type, ' collate', 1));
+    loop
+        if v_column.attnum is null then
+            if v_column.is_needed then
+                raise exception 'public.% is there already, but without a column %',
+                    p_table, v_column.name using errcode = '42703', hint =
+                    'Rename it and migrate again: its rows stay where they are.';
+            end if;
+            execute format('alter table %s add column %I %s%s%s', v_table, v_column.name,
+                v_column.type, ' default ' || v_column.filling,
+                case when v_column.is_filled then ' not null' end);
+            continue;
+        end if;
+        for v_name in
+            select conname from pg_catalog.pg_constraint
+            where conrelid = v_table and contype = 'c' and conkey = array[v_column.attnum]
+                and conname <> p_table || '_' || v_column.name
+        loop
+            execute format('alter table %s drop constraint %I', v_table, v_name);
+        end loop;
+        if v_column.old_type <> v_column.type then
+            if v_views is null then
+                v_views := coalesce(public.comet_take_views_down(v_table), '[]');
+            end if;
+            execute format(
+                'alter table %1$s alter column %2$I drop default, alter column %2$I type %3$s using '
+                || case v_column.type when 'jsonb' then 'public.comet_json(%2$I::text)'
+                    else '%2$I::text::%4$s' end,
+                v_table, v_column.name, v_column.type,
+                split_part(v_column.type, ' collate', 1));
+            v_column.atthasdef := false;
+        end if;
+        if v_column.filling is not null and not v_column.atthasdef then
+            execute format('alter table %s alter column %I set default %s',
+                v_table, v_column.name, v_column.filling);
+        end if;
+        if v_column.is_filled and not v_column.attnotnull then
+            execute format('update %1$s set %2$I = %3$s where %2$I is null',
+                v_table, v_column.name, v_column.filling);
+            execute format('alter table %s alter column %I set not null',
+                v_table, v_column.name);
+        end if;
+    end loop;
+    if p_has_id then
+        if v_views is null and exists (
+            select from pg_catalog.pg_attribute where attrelid = v_table and attname = 'id'
+                and atttypid <> 'uuid'::regtype and not attisdropped
+        ) then
+            v_views := coalesce(public.comet_take_views_down(v_table), '[]');
+        end if;
+        perform public.comet_adopt_id(p_table);
     end if;
-exception when feature_not_supported then
-    -- A view of somebody else's reads it. What we keep fits the old type, if not to the last digit.
-    raise notice 'public.%.% keeps its type: %', p_table, p_column, sqlerrm;
+    for v_name in
+        select a.attname from pg_catalog.pg_attribute a
+        where a.attrelid = v_table and a.attnum > 0 and not a.attisdropped and a.attnotnull
+            and not a.atthasdef and a.attidentity = '' and a.attname <> 'id'
+            and not exists (select from jsonb_array_elements(p_columns) w
+                where w.value ->> 0 = a.attname)
+    loop
+        execute format('alter table %s alter column %I drop not null', v_table, v_name);
+    end loop;
+    perform public.comet_put_views_back(v_views);
+exception when data_exception or integrity_constraint_violation then
+    -- Not in the database's own words: they repeat what stands in the row.
+    raise exception 'public.% is there already, and its rows do not fit (%)', p_table, sqlstate
+        using errcode = '42P07',
+        hint = 'Rename it and migrate again: its rows stay where they are.';
+when dependent_objects_still_exist or datatype_mismatch or feature_not_supported
+    or invalid_table_definition or undefined_function then
+    raise exception 'public.% is there already and cannot be changed: %', p_table, sqlerrm
+        using errcode = '42P07',
+        hint = 'Rename it and migrate again: its rows stay where they are.';
 end $$;
 
 -- Makes `id` a uuid that fills itself and is unique. A serial number stays readable as its last
@@ -298,13 +513,15 @@ begin
     end if;
 end $$;
 
--- The name under which something of somebody else's is kept when ours needs its name.
+-- The name under which something of somebody else's is kept when ours needs its name. Whoever could
+-- see it under the old name sees ours or nothing.
 create or replace function public.comet_move_aside(p_name text) returns text
 language plpgsql set search_path = '' as $$
 declare
     v_kind "char";
     v_new text := p_name || '_before_comet';
     v_number integer := 1;
+    v_role name;
 begin
     select relkind into v_kind from pg_catalog.pg_class
     where relnamespace = 'public'::regnamespace and relname = p_name
@@ -319,6 +536,15 @@ begin
     execute format('alter %s public.%I rename to %I',
         case v_kind when 'v' then 'view' when 'm' then 'materialized view' else 'table' end,
         p_name, v_new);
+    if v_kind in ('r', 'p') then
+        execute format('alter table public.%I enable row level security', v_new);
+    end if;
+    execute format('revoke all on table public.%I from public', v_new);
+    for v_role in
+        select rolname from pg_catalog.pg_roles where rolname in ('anon', 'authenticated')
+    loop
+        execute format('revoke all on table public.%I from %I', v_new, v_role);
+    end loop;
     raise notice 'public.% was there already and is now called %', p_name, v_new;
     return v_new;
 end $$;
@@ -344,6 +570,7 @@ begin
             v_number := v_number + 1;
             v_new := p_name || '_before_comet_' || v_number;
         end loop;
+        perform public.comet_protect_function(v_function.signature, 'service_role');
         execute format('alter routine %s rename to %I', v_function.signature, v_new);
         raise notice 'function % was there already and is now called %', v_function.signature, v_new;
     end loop;
@@ -406,53 +633,20 @@ alter table public.system_stats
 
 -- A table that was there already: doubles instead of reals, and nothing stands for what was not
 -- read, where a default of 0 stood.
-select public.comet_adopt_id('system_stats');
-select public.comet_adopt_column('system_stats', 'bot_id', 'text collate "C"');
-select public.comet_adopt_column('system_stats', v.name, v.type) from (values
-        ('cpu_usage', 'double precision'),
-        ('ram_usage', 'double precision'),
-        ('memory_rss', 'double precision'),
-        ('memory_heap', 'double precision'),
-        ('ping_gateway', 'double precision'),
-        ('ping_lavalink', 'double precision'),
-        ('server_count', 'integer'),
-        ('guild_count', 'integer'),
-        ('uptime', 'integer'),
-        ('swap_usage', 'double precision'),
-        ('disk_usage', 'double precision'),
-        ('network_rx', 'bigint'),
-        ('network_tx', 'bigint'),
-        ('load_average_1m', 'double precision'),
-        ('load_average_5m', 'double precision'),
-        ('load_average_15m', 'double precision'),
-        ('process_cpu', 'double precision'),
-        ('threads', 'integer'),
-        ('open_files', 'integer'),
-        ('loop_lag_p99', 'double precision'),
-        ('loop_lag_max', 'double precision'),
-        ('missed_ticks', 'integer'),
-        ('task_lateness_max', 'double precision'),
-        ('discord_away', 'double precision'),
-        ('gateway_reconnects', 'integer'),
-        ('user_count', 'integer'),
-        ('channel_count', 'integer'),
-        ('command_count', 'integer'),
-        ('command_errors', 'integer'),
-        ('command_error_rate', 'double precision'),
-        ('command_latency_p50', 'double precision'),
-        ('command_latency_p95', 'double precision'),
-        ('command_latency_p99', 'double precision'),
-        ('kuma_age', 'double precision'),
-        ('monitors_up', 'integer'),
-        ('monitors_down', 'integer'),
-        ('monitors_unknown', 'integer'),
-        ('store_failing', 'double precision'),
-        ('store_queue', 'integer'),
-        ('remote_away', 'double precision'),
-        ('outbox_queued', 'integer'),
-        ('outbox_age', 'double precision'),
-        ('web_auth_failures', 'integer')
-) as v (name, type);
+select public.comet_adopt('system_stats', '[["bot_id", "text collate \"C\""]]' || (
+    select jsonb_agg(jsonb_build_array(c.name, t.type)) from (values
+        ('double precision', '{
+        cpu_usage, ram_usage, memory_rss, memory_heap, ping_gateway, ping_lavalink, swap_usage,
+        disk_usage, load_average_1m, load_average_5m, load_average_15m, process_cpu,
+        loop_lag_p99, loop_lag_max, task_lateness_max, discord_away, command_error_rate,
+        command_latency_p50, command_latency_p95, command_latency_p99, kuma_age, store_failing,
+        remote_away, outbox_age}'::text[]),
+        ('integer', '{
+        server_count, guild_count, uptime, threads, open_files, missed_ticks, gateway_reconnects,
+        user_count, channel_count, command_count, command_errors, monitors_up, monitors_down,
+        monitors_unknown, store_queue, outbox_queued, web_auth_failures}'),
+        ('bigint', '{network_rx, network_tx}')
+    ) as t (type, names) cross join lateral unnest(t.names) as c (name)));
 do $$
 declare
     v_column text;
@@ -573,6 +767,9 @@ begin
         new.bot_id := coalesce(new.bot_id, 'primary');
         new.status := coalesce(new.status, 'online');
         new.timestamp := date_trunc('milliseconds', coalesce(new.timestamp, now()));
+        if not isfinite(new.timestamp) then
+            raise exception 'timestamp is no time' using errcode = '22008';
+        end if;
         while exists (
             select from public.system_stats s
             where s.timestamp = new.timestamp and s.bot_id = new.bot_id

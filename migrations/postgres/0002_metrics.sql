@@ -4,6 +4,8 @@
 --
 -- Works on PostgreSQL 15 to 18 with or without Supabase's roles. Pasting it twice is harmless.
 
+select public.comet_only_ours('custom_metrics');
+
 -- What was reported by name, exactly as reported.
 create table if not exists public.custom_metrics (
     id uuid primary key default gen_random_uuid(),
@@ -15,7 +17,8 @@ create table if not exists public.custom_metrics (
     created_at timestamptz not null default now(),
     -- Neither NaN nor an infinity.
     constraint custom_metrics_value check (
-        metric_value between '-1.7976931348623157e308' and '1.7976931348623157e308')
+        metric_value between '-1.7976931348623157e308' and '1.7976931348623157e308'),
+    constraint custom_metrics_timestamp_check check (isfinite(timestamp))
 );
 create index if not exists custom_metrics_name
     on public.custom_metrics (metric_name, timestamp, id);
@@ -406,7 +409,7 @@ create table if not exists public.metrics_hourly (
     avg_value double precision not null,
     min_value double precision not null,
     max_value double precision not null,
-    count integer not null,
+    count integer not null default 0,
     bot_id text collate "C" not null default 'primary',
     created_at timestamptz not null default now()
 );
@@ -431,27 +434,23 @@ create table if not exists public.daily_summaries (
     updated_at timestamptz not null default now()
 );
 
--- Tables that were there already.
-alter table public.metrics_hourly
-    add column if not exists bot_id text collate "C" not null default 'primary',
-    add column if not exists created_at timestamptz not null default now();
-alter table public.metrics_raw
-    add column if not exists id uuid default gen_random_uuid(),
-    add column if not exists bot_id text collate "C" not null default 'primary',
-    add column if not exists created_at timestamptz not null default now();
-alter table public.daily_summaries
-    add column if not exists bot_id text collate "C" not null default 'primary',
-    add column if not exists created_at timestamptz not null default now(),
-    add column if not exists updated_at timestamptz not null default now();
-select public.comet_adopt_id('metrics_raw');
-select public.comet_adopt_column(v.table_name, v.name, v.type) from (values
-    ('metrics_raw', 'metric_type', 'text'),
-    ('metrics_hourly', 'metric_name', 'text collate "C"'),
-    ('metrics_hourly', 'avg_value', 'double precision'),
-    ('metrics_hourly', 'min_value', 'double precision'),
-    ('metrics_hourly', 'max_value', 'double precision')
-) as v (table_name, name, type);
-alter table public.metrics_raw alter column timestamp set default now();
+-- Tables that were there already. A row of an hour that says nothing is made of no rows.
+select public.comet_adopt('metrics_raw', '[
+    ["bot_id", "text collate \"C\"", "''primary''"],
+    ["timestamp", "timestamp with time zone", "now()"],
+    ["metric_type", "text", null], ["data", "jsonb", null],
+    ["created_at", "timestamp with time zone", "now()"]]');
+select public.comet_adopt('metrics_hourly', '[
+    ["hour", "timestamp with time zone", null], ["metric_name", "text collate \"C\"", null],
+    ["avg_value", "double precision"], ["min_value", "double precision"],
+    ["max_value", "double precision"], ["count", "integer", "0"],
+    ["bot_id", "text collate \"C\"", "''primary''"],
+    ["created_at", "timestamp with time zone", "now()"]]', false);
+select public.comet_adopt('daily_summaries', '[
+    ["date", "date", null], ["summary_data", "jsonb", null],
+    ["bot_id", "text collate \"C\"", "''primary''"],
+    ["created_at", "timestamp with time zone", "now()"],
+    ["updated_at", "timestamp with time zone", "now()"]]', false);
 do $$
 declare
     v_constraint name;
@@ -473,8 +472,8 @@ create index if not exists metrics_hourly_hour on public.metrics_hourly (hour);
 create unique index if not exists daily_summaries_date on public.daily_summaries (date);
 
 create materialized view if not exists public.metrics_last_24h as
-select metric_name, avg(metric_value) as avg_value, min(metric_value) as min_value,
-    max(metric_value) as max_value,
+select metric_name, sum(public.comet_tame(metric_value)) / count(*) as avg_value,
+    min(metric_value) as min_value, max(metric_value) as max_value,
     percentile_cont(0.50) within group (order by metric_value) as p50,
     percentile_cont(0.95) within group (order by metric_value) as p95,
     percentile_cont(0.99) within group (order by metric_value) as p99,
@@ -504,9 +503,11 @@ returns table (
     p50 double precision, p95 double precision, p99 double precision, count bigint
 ) language plpgsql stable set search_path = '' as $$
 begin
-    -- As text, so that it is planned for the one metric in question.
+    -- As text, so that it is planned for the one metric in question. Not comet_tame, which is not
+    -- for everybody who may ask here.
     return query execute
-        'select avg(m.metric_value), min(m.metric_value), max(m.metric_value), '
+        'select sum(least(greatest(m.metric_value, -1e300), 1e300)) / nullif(count(*), 0), '
+        'min(m.metric_value), max(m.metric_value), '
         'percentile_cont(0.50) within group (order by m.metric_value), '
         'percentile_cont(0.95) within group (order by m.metric_value), '
         'percentile_cont(0.99) within group (order by m.metric_value), count(*) '
@@ -517,17 +518,22 @@ end $$;
 comment on function public.get_metric_stats is 'comet: statistics of the last hours of one metric';
 
 -- Snapshots and metrics older than so many days. Roll-ups, alerts and logs have terms of their own.
+-- `system_metrics`: what was reported by name; the readings of snapshots go with these.
 create or replace function public.cleanup_old_metrics(retention_days integer)
 returns table (table_name text, deleted_count bigint)
 language plpgsql set search_path = '' as $$
 declare
     v_before timestamptz := now() - retention_days * interval '1 day';
+    v_base text;
 begin
     if retention_days is null or retention_days < 0 then
         raise exception 'retention_days must be 0 or more' using errcode = '22023';
     end if;
-    foreach table_name in array array['system_stats', 'custom_metrics', 'metrics_raw'] loop
-        execute format('delete from public.%I where timestamp < $1', table_name) using v_before;
+    for table_name, v_base in
+        values ('system_stats', 'system_stats'), ('system_metrics', 'custom_metrics'),
+            ('metrics_raw', 'metrics_raw')
+    loop
+        execute format('delete from public.%I where timestamp < $1', v_base) using v_before;
         get diagnostics deleted_count = row_count;
         return next;
     end loop;
@@ -538,8 +544,9 @@ comment on function public.cleanup_old_metrics is 'comet: deletes old snapshots 
 create or replace function public.refresh_metrics_views() returns void
 language plpgsql security definer set search_path = '' as $$
 begin
+    -- The type by its full name: a temporary type of the caller's must not stand in for it.
     if (select relispopulated from pg_catalog.pg_class
-        where oid = 'public.metrics_last_24h'::regclass) then
+        where oid = 'public.metrics_last_24h'::pg_catalog.regclass) then
         refresh materialized view concurrently public.metrics_last_24h;
     else
         refresh materialized view public.metrics_last_24h;
@@ -621,6 +628,7 @@ begin
             from (
                 select distinct hour from public.metrics_hourly
                 where metric_name = v_name and hour >= v_first and hour < v_last
+                    and avg_value is not null and count > 0
                 union all select v_to[1]
             ) as h
         ) as g
@@ -631,13 +639,14 @@ begin
         from (
             select slot, sum(total) as total, sum(number) as number from (
                 select (public.comet_ms(h.hour) - $1) * $2 / $3 as slot,
-                    sum(h.avg_value * h.count) as total, sum(h.count) as number
+                    sum(public.comet_tame(h.avg_value) * h.count) as total, sum(h.count) as number
                 from public.metrics_hourly h
                 where h.metric_name = $4 and h.hour >= $5 and h.hour < $6
+                    and h.avg_value is not null and h.count > 0
                 group by 1
                 union all
                 select (round(date_part('epoch', x.at) * 1000)::bigint - $1) * $2 / $3,
-                    sum(x.value), count(*)
+                    sum(public.comet_tame(x.value)), count(*)
                 from unnest($7, $8) as g (reached, next) cross join lateral (%s) as x
                 group by 1
             ) as part group by slot
@@ -655,7 +664,8 @@ declare
     v_answer jsonb;
 begin
     execute format($sql$
-        select jsonb_build_object('avg_value', avg(value), 'min_value', min(value),
+        select jsonb_build_object('avg_value', sum(public.comet_tame(value)) / nullif(count(*), 0),
+            'min_value', min(value),
             'max_value', max(value),
             'p50', percentile_cont(0.50) within group (order by value),
             'p95', percentile_cont(0.95) within group (order by value),
@@ -681,8 +691,8 @@ declare
 begin
     insert into public.metrics_hourly as h (
         bot_id, metric_name, hour, avg_value, min_value, max_value, count)
-    select bot_id, metric_name, v_hour, avg(metric_value), min(metric_value), max(metric_value),
-        count(*)
+    select bot_id, metric_name, v_hour, sum(public.comet_tame(metric_value)) / count(*),
+        min(metric_value), max(metric_value), count(*)
     from (
         select r.bot_id, r.metric_name, r.metric_value from public.comet_readings r
         where r.timestamp >= v_hour and r.timestamp < v_next
@@ -813,7 +823,8 @@ begin
     on conflict (metric_name, hour, bot_id) do update set avg_value = excluded.avg_value,
         min_value = excluded.min_value, max_value = excluded.max_value, count = excluded.count
     where excluded.count >= h.count and (excluded.avg_value, excluded.min_value,
-        excluded.max_value, excluded.count) <> (h.avg_value, h.min_value, h.max_value, h.count);
+        excluded.max_value, excluded.count) is distinct from (
+        h.avg_value, h.min_value, h.max_value, h.count);
     get diagnostics v_taken = row_count;
     return jsonb_build_object('taken', v_taken);
 end $$;
@@ -855,8 +866,11 @@ begin
         insert into public.daily_summaries as d (bot_id, date, summary_data)
         values (coalesce(v_row.bot_id, p ->> 'bot'), v_row.date, v_row.summary_data)
         on conflict (date) do update set
-            summary_data = d.summary_data || excluded.summary_data, updated_at = now()
-        where d.summary_data <> d.summary_data || excluded.summary_data;
+            summary_data = case jsonb_typeof(d.summary_data) when 'object' then d.summary_data
+                else jsonb_build_object('before_comet', d.summary_data) end
+                || excluded.summary_data, updated_at = now()
+        where jsonb_typeof(d.summary_data) <> 'object'
+            or d.summary_data <> d.summary_data || excluded.summary_data;
         if found then
             v_taken := v_taken + 1;
         end if;

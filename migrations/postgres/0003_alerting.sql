@@ -3,6 +3,8 @@
 -- `alert_history` and the outbox are written in one step; delivery is noted afterwards.
 -- Several bots may share these tables: each sees its own rows.
 
+select public.comet_only_ours('alert_states', 'flips', 'outbox', 'cards');
+
 -- One row per incident and subject. The second half of the columns is what the program itself
 -- needs; whoever inserts by hand may leave it out. A write with an older version is ignored.
 create table if not exists public.alert_history (
@@ -18,88 +20,76 @@ create table if not exists public.alert_history (
     created_at timestamptz not null default clock_timestamp()
 );
 
--- A table that was there before is put right where its columns would refuse or hide what we
--- write. Views that read it are made anew, because no column under a view can change its type.
--- Its old rows keep whatever severity they have.
+-- A table that was there before. Words for how grave an alert is are translated where they are
+-- known; other rows keep what they say. `resolved` is told by when.
 do $$
 declare
     history constant regclass := 'public.alert_history';
-    views jsonb;
     found record;
 begin
-    if (select atttypid from pg_attribute where attrelid = history and attname = 'id')
-        <> 'uuid'::regtype
-    then
-        views := (
-            select jsonb_object_agg(format('%I.%I', n.nspname, c.relname), pg_get_viewdef(c.oid))
-            from pg_class as c join pg_namespace as n on n.oid = c.relnamespace
-            where c.relkind = 'v' and exists (
-                select from pg_depend as d join pg_rewrite as r on r.oid = d.objid
-                where d.refobjid = history and r.ev_class = c.oid));
-        for found in select key from jsonb_each(views) loop
-            execute format('drop view %s', found.key);
-        end loop;
-        perform public.comet_adopt_id('alert_history');
-    end if;
     for found in
-        select a.attname as name, w.is_text, w.filling, a.attnotnull, a.atthasdef,
-            a.atttypid <> 'text'::regtype as is_odd
-        from (values
-            ('timestamp', false, 'now()'), ('rule_name', true, null),
-            ('severity', true, '''warning'''), ('category', true, '''system'''),
-            ('message', true, ''''''), ('metrics_snapshot', false, '''{}'''),
-            ('resolved', false, 'false'), ('created_at', false, 'clock_timestamp()')
-        ) as w (name, is_text, filling)
-        join pg_attribute as a on a.attrelid = history and a.attname = w.name
+        select a.attname as name, w.base, exists (select from pg_attribute as b
+            where b.attrelid = history and b.attname = w.base and not b.attisdropped) as is_double
+        from (values ('triggered_at', 'timestamp'), ('metrics_data', 'metrics_snapshot'))
+            as w (name, base)
+        join pg_attribute as a
+            on a.attrelid = history and a.attname = w.name and a.attgenerated = ''
     loop
-        if found.is_text and found.is_odd then
-            execute format('alter table %s alter column %I type text', history, found.name);
-        end if;
-        if found.filling is not null and not found.atthasdef then
-            execute format('alter table %s alter column %I set default %s',
-                history, found.name, found.filling);
-        end if;
-        if found.filling is not null and not found.attnotnull
-            and found.name <> 'metrics_snapshot'
-        then
-            execute format('update %1$s set %2$I = %3$s where %2$I is null',
-                history, found.name, found.filling);
-            execute format('alter table %s alter column %I set not null', history, found.name);
-        end if;
+        execute format('alter table %s rename %I to %I', history, found.name,
+            case when found.is_double then found.name || '_before_comet' else found.base end);
     end loop;
     if not exists (
-        select from pg_constraint
-        where conrelid = history and conname = 'alert_history_severity'
+        select from pg_attribute where attrelid = history and attname = 'resolved'
     ) then
+        alter table public.alert_history
+            add column if not exists resolved_at timestamptz,
+            add column resolved boolean not null default false;
+        update public.alert_history set resolved = true where resolved_at is not null;
+    end if;
+end
+$$;
+select public.comet_adopt('alert_history', '[
+    ["timestamp", "timestamp with time zone", "now()"],
+    ["rule_name", "text", null],
+    ["severity", "text", "''warning''"],
+    ["category", "text", "''system''"],
+    ["message", "text", "''''"],
+    ["metrics_snapshot", "jsonb", "''{}''", true],
+    ["resolved", "boolean", "false"],
+    ["resolved_at", "timestamp with time zone"],
+    ["created_at", "timestamp with time zone", "clock_timestamp()"],
+    ["bot_id", "text collate \"C\"", "''primary''"],
+    ["subject", "text collate \"C\"", "''''"],
+    ["scope", "text", "''operator''"],
+    ["metric", "text", "''''"],
+    ["level", "double precision", "0"],
+    ["value", "double precision"],
+    ["status", "text", "''''"],
+    ["ending", "text"],
+    ["unknown_s", "double precision", "0"],
+    ["silent", "boolean", "false"],
+    ["detail", "jsonb", "''{}''"],
+    ["version", "integer", "1"],
+    ["revision", "bigint", "0"]]');
+alter table public.alert_history
+    add column if not exists triggered_at timestamptz generated always as (timestamp) stored,
+    add column if not exists metrics_data jsonb generated always as (metrics_snapshot) stored;
+do $$
+begin
+    if not exists (
+        select from pg_constraint where conrelid = 'public.alert_history'::regclass
+            and conname = 'alert_history_severity'
+    ) then
+        update public.alert_history set severity = case lower(severity)
+            when 'high' then 'warning' when 'medium' then 'warning' when 'low' then 'info'
+            else lower(severity) end
+        where severity not in ('critical', 'warning', 'info') and lower(severity) in
+            ('critical', 'high', 'medium', 'warning', 'low', 'info');
         alter table public.alert_history add constraint alert_history_severity
             check (severity in ('critical', 'warning', 'info')) not valid;
     end if;
-    for found in select key, value #>> '{}' as body from jsonb_each(views) loop
-        begin
-            execute format('create view %s as %s', found.key, found.body);
-        exception when others then
-            raise notice 'the view % could not be kept: %', found.key, sqlerrm;
-        end;
-    end loop;
 end
 $$;
-
-alter table public.alert_history
-    add column if not exists bot_id text collate "C" not null default 'primary',
-    add column if not exists triggered_at timestamptz generated always as (timestamp) stored,
-    add column if not exists metrics_data jsonb generated always as (metrics_snapshot) stored,
-    add column if not exists subject text collate "C" not null default '',
-    add column if not exists scope text not null default 'operator',
-    add column if not exists metric text not null default '',
-    add column if not exists level double precision not null default 0,
-    add column if not exists value double precision,
-    add column if not exists status text not null default '',
-    add column if not exists ending text,
-    add column if not exists unknown_s double precision not null default 0,
-    add column if not exists silent boolean not null default false,
-    add column if not exists detail jsonb not null default '{}',
-    add column if not exists version integer not null default 1,
-    add column if not exists revision bigint not null default 0;
 
 create index if not exists alert_history_timestamp on public.alert_history (timestamp, id);
 create index if not exists alert_history_bot on public.alert_history (bot_id, timestamp);
@@ -195,7 +185,7 @@ create table if not exists public.cards (
     guild_id text,
     channel_id text not null,
     opened_at timestamptz not null,
-    incident_ids jsonb not null,
+    incident_ids jsonb not null check (jsonb_typeof(incident_ids) = 'array'),
     is_storm boolean not null default false,
     message_id text,
     attempted_at timestamptz,

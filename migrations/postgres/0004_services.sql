@@ -2,6 +2,8 @@
 -- worth a row of their own; the checks themselves are kept packed, one row per poll, for two
 -- days, and as one packed row per hour afterwards.
 
+select public.comet_only_ours('monitors', 'rosters', 'service_polls', 'service_hourly');
+
 create table if not exists public.service_status_history (
     id uuid primary key default gen_random_uuid(),
     service_id text not null,
@@ -12,9 +14,12 @@ create table if not exists public.service_status_history (
     checked_at timestamptz not null default now(),
     created_at timestamptz not null default clock_timestamp()
 );
-select public.comet_adopt_id('service_status_history');
-alter table public.service_status_history
-    add column if not exists bot_id text collate "C" not null default 'primary';
+select public.comet_adopt('service_status_history', '[
+    ["service_id", "text", null], ["service_name", "text", null], ["status", "text", null],
+    ["response_time", "double precision"], ["error_message", "text"],
+    ["checked_at", "timestamp with time zone", "now()"],
+    ["created_at", "timestamp with time zone", "clock_timestamp()"],
+    ["bot_id", "text collate \"C\"", "''primary''"]]');
 create index if not exists service_status_history_service
     on public.service_status_history (service_id, checked_at);
 create index if not exists service_status_history_checked
@@ -32,8 +37,8 @@ create table if not exists public.monitors (
     port text,
     tags jsonb not null default '{}',
     status text not null default 'unknown',
-    changed_at timestamptz not null,
-    last_seen_at timestamptz not null,
+    changed_at timestamptz not null check (isfinite(changed_at)),
+    last_seen_at timestamptz not null check (isfinite(last_seen_at)),
     forgotten boolean not null default false,
     revision bigint not null default 0,
     primary key (bot_id, key)
@@ -74,7 +79,9 @@ create table if not exists public.service_polls (
     silent integer generated always as (cardinality(array_positions(times, -1))) stored,
     times_sum bigint generated always as (
         public.comet_sum(times) + cardinality(array_positions(times, -1))) stored,
-    primary key (bot_id, instance, at)
+    primary key (bot_id, instance, at),
+    check (cardinality(statuses) = cardinality(times)),
+    check (isfinite(at))
 );
 create index if not exists service_polls_at on public.service_polls (at);
 
@@ -470,7 +477,7 @@ create or replace function public.comet_looks(
 language sql stable set search_path = '' as $$
     select l.at,
         greatest(0, extract(epoch from
-            least(l.at + l.valid_s * interval '1 second', l.next_at, p_end)
+            least(l.at + least(l.valid_s, 14400) * interval '1 second', l.next_at, p_end)
             - greatest(l.at, p_start)) * 1000)::double precision,
         l.at >= p_start
     from (
@@ -621,6 +628,7 @@ language sql stable set search_path = '' set timezone = 'UTC' as $$
         join public.rosters as r on r.bot_id = s.bot_id and r.roster_id = s.roster_id
         cross join lateral unnest(r.keys, s.times) as k (key, tenths)
         where polls.place % greatest(1, (p ->> 'every')::bigint) = 0 and k.tenths >= 0
+            and k.key is not null
         group by k.key
     )
     select coalesce(jsonb_object_agg(key, times), '{}') from answers

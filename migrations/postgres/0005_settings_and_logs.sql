@@ -14,6 +14,35 @@ create table if not exists public.monitoring_config (
     revision bigint not null default 0,
     primary key (bot_id, guild_id)
 );
+select public.comet_adopt('monitoring_config', '[
+    ["bot_id", "text collate \"C\"", "''primary''"],
+    ["guild_id", "text collate \"C\"", null], ["alert_channel_id", "text", null],
+    ["check_interval", "integer", "60"], ["uptime_kuma_url", "text"], ["api_key_hash", "text"],
+    ["locale", "text"],
+    ["created_at", "timestamp with time zone", "now()"],
+    ["updated_at", "timestamp with time zone", "now()"],
+    ["revision", "bigint", "0"]]', false);
+-- A guild's settings were unique once; now several bots may share the table.
+do $$
+declare
+    v_key name;
+begin
+    select conname into v_key from pg_constraint
+    where conrelid = 'public.monitoring_config'::regclass and contype = 'p';
+    if (
+        select count(*) from pg_attribute a join pg_constraint c
+            on c.conrelid = a.attrelid and c.conname = v_key and a.attnum = any (c.conkey)
+        where a.attrelid = 'public.monitoring_config'::regclass
+            and a.attname in ('bot_id', 'guild_id')
+    ) = 2 then
+        return;
+    end if;
+    if v_key is not null then
+        execute format('alter table public.monitoring_config drop constraint %I', v_key);
+    end if;
+    alter table public.monitoring_config add primary key (bot_id, guild_id);
+end
+$$;
 
 create table if not exists public.conversation_logs (
     id uuid primary key default gen_random_uuid(),
@@ -24,9 +53,11 @@ create table if not exists public.conversation_logs (
     timestamp timestamptz not null default now(),
     created_at timestamptz not null default now()
 );
-select public.comet_adopt_id('conversation_logs');
-alter table public.conversation_logs
-    add column if not exists bot_id text collate "C" not null default 'primary';
+select public.comet_adopt('conversation_logs', '[
+    ["user_id", "text", null], ["user_name", "text", null], ["prompt", "text", null],
+    ["response", "text", null], ["timestamp", "timestamp with time zone", "now()"],
+    ["created_at", "timestamp with time zone", "now()"],
+    ["bot_id", "text collate \"C\"", "''primary''"]]');
 create index if not exists conversation_logs_user
     on public.conversation_logs (user_id, timestamp);
 create index if not exists conversation_logs_timestamp
@@ -41,9 +72,11 @@ create table if not exists public.music_logs (
     timestamp timestamptz not null default now(),
     created_at timestamptz not null default now()
 );
-select public.comet_adopt_id('music_logs');
-alter table public.music_logs
-    add column if not exists bot_id text collate "C" not null default 'primary';
+select public.comet_adopt('music_logs', '[
+    ["guild_id", "text", null], ["song_title", "text", null], ["requested_by", "text", null],
+    ["requested_by_id", "text", null], ["timestamp", "timestamp with time zone", "now()"],
+    ["created_at", "timestamp with time zone", "now()"],
+    ["bot_id", "text collate \"C\"", "''primary''"]]');
 create index if not exists music_logs_guild on public.music_logs (guild_id, timestamp);
 create index if not exists music_logs_member on public.music_logs (requested_by_id, timestamp);
 create index if not exists music_logs_timestamp on public.music_logs (timestamp, id);
@@ -56,28 +89,11 @@ create table if not exists public.bot_logs (
     context jsonb,
     timestamp timestamptz not null default now()
 );
-select public.comet_adopt_id('bot_logs');
-alter table public.bot_logs
-    add column if not exists bot_id text collate "C" not null default 'primary';
+select public.comet_adopt('bot_logs', '[
+    ["level", "text", null], ["logger", "text"], ["message", "text", null],
+    ["context", "jsonb"], ["timestamp", "timestamp with time zone", "now()"],
+    ["bot_id", "text collate \"C\"", "''primary''"]]');
 create index if not exists bot_logs_timestamp on public.bot_logs (timestamp, id);
-
--- Rows without a time would never expire and never be shown.
-do $$
-declare
-    v_table text;
-begin
-    foreach v_table in array '{conversation_logs,music_logs,bot_logs}'::text[] loop
-        if exists (
-            select from pg_attribute where attrelid = format('public.%I', v_table)::regclass
-                and attname = 'timestamp' and not attnotnull
-        ) then
-            execute format('update public.%I set timestamp = now() where timestamp is null',
-                v_table);
-            execute format('alter table public.%I alter column timestamp set not null', v_table);
-        end if;
-    end loop;
-end
-$$;
 
 -- On the table itself the words `song_title, count` ask PostgREST for something else.
 select public.comet_move_aside('popular_songs');

@@ -4,6 +4,8 @@
 --
 -- Works on PostgreSQL 15 to 18 with or without Supabase's roles. Pasting it twice is harmless.
 
+select public.comet_only_ours('copy_streams');
+
 -- A stream is one bot's file; position: microseconds since 1970 of the last fact that is here.
 create table if not exists public.copy_streams (
     bot_id text not null default 'primary',

@@ -259,7 +259,8 @@ language plpgsql stable security definer set search_path = '' as $$
 declare
     v_is_on boolean := false;
 begin
-    if to_regclass('cron.job') is null then
+    -- Not any table of that name: whoever may make a schema could make that, too.
+    if not exists (select from pg_catalog.pg_extension where extname = 'pg_cron') then
         return false;
     end if;
     execute 'select exists (select from cron.job where jobname = $1 and active '
@@ -310,9 +311,14 @@ begin
         order by hour, bot_id limit 1 for update skip locked;
         exit when not found;
         delete from public.comet_due_hours where bot_id = v_hour.bot_id and hour = v_hour.hour;
-        perform public.comet_roll_up(jsonb_build_object(
-            'bot', v_hour.bot_id, 'only_bot', v_hour.bot_id, 'hour', v_hour.hour));
-        v_rolled_up := v_rolled_up + 1;
+        begin
+            perform public.comet_roll_up(jsonb_build_object(
+                'bot', v_hour.bot_id, 'only_bot', v_hour.bot_id, 'hour', v_hour.hour));
+            v_rolled_up := v_rolled_up + 1;
+        exception when data_exception or integrity_constraint_violation then
+            -- Rows that no sum can be made of must not keep everything else from being done.
+            raise warning 'no roll-up of % of %: %', v_hour.hour, v_hour.bot_id, sqlerrm;
+        end;
     end loop;
 
     while not v_more loop
@@ -334,7 +340,8 @@ begin
         begin
             perform public.refresh_metrics_views();
             v_is_fresh := true;
-        exception when query_canceled or insufficient_privilege or lock_not_available then
+        exception when query_canceled or insufficient_privilege or lock_not_available
+            or data_exception then
             -- All the rest is done and must stay so.
             raise notice 'metrics_last_24h was not refreshed: %', sqlerrm;
         end;

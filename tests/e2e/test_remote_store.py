@@ -185,3 +185,39 @@ async def test_a_damaged_file_gets_its_history_back(
     kuma.set_status("service 0002", MonitorStatus.UP)
     (after,) = await stage.wait_card("✅", text="0002", timeout_s=30)
     assert after.id == card.id, "what was open goes on, on the card it had"
+
+
+async def test_a_memory_that_comes_late_is_put_in_force(
+    supabase: Any, discord: DiscordPeer, kuma: ReplayKuma, tmp_path: Path
+) -> None:
+    scene = make_scene(
+        discord,
+        tmp_path,
+        UPTIME_KUMA_URL=kuma.base_url,
+        UPTIME_KUMA_API_KEY=kuma.api_key or "",
+        **settings_for("supabase", supabase),
+    )
+    async with scene.bot as bot:
+        await scene.ready()
+        await scene.choose_channel()
+        kuma.set_status("service 0002", MonitorStatus.DOWN)
+        (old,) = await scene.wait_card("🔴", text="0002")
+        delivered = "SELECT count(*)::int FROM cards WHERE message_id IS NOT NULL"
+        await wait_remote(supabase, delivered, 1)
+        await bot.kill()
+        shutil.rmtree(bot.db_path.parent)
+        kuma.set_status("service 0002", MonitorStatus.UP)
+        await asyncio.to_thread(supabase.postgrest.kill)
+        await bot.start()
+        await bot.wait_log("starting with an empty memory", timeout_s=40)
+        kuma.set_status("service 0003", MonitorStatus.DOWN)
+        await bot.wait_log("Service down: service 0003")
+        assert not any("0003" in card.text for card in scene.cards()), "nobody knows the channel"
+        await asyncio.to_thread(supabase.postgrest.start)
+        await scene.wait_card("🔴", text="0003", timeout_s=60)
+        await discord.wait_for(lambda: not old.embeds[0]["title"].startswith("🔴"), 10)
+        ended = "SELECT resolved FROM alert_history WHERE message LIKE '%0002%'"
+        await wait_remote(supabase, ended, True)
+        kuma.set_status("service 0004", MonitorStatus.DOWN)
+        await scene.wait_card("🔴", text="0004")
+        assert [old.id] == [card.id for card in scene.cards() if "0002" in card.text]
