@@ -146,6 +146,12 @@ async def settle(copier: Copier, ticks: int = 400) -> None:
     raise AssertionError(copier.status)
 
 
+def alerting_of(local: SqliteStore, clock: Clock) -> Alerting:
+    recorder, audience = Recorder(local), Audience(["9"], has_only_webhook=False)
+    delivery = Delivery(recorder, audience, Plain(), clock, uuid4)
+    return Alerting(recorder, audience, delivery, describe, clock, uuid4)
+
+
 async def same(local: SqliteStore, remote: PgStore, *, but: tuple[str, ...] = ()) -> None:
     """Every row is in both, and is the same."""
     await remote.open()
@@ -284,9 +290,9 @@ async def test_an_hour_through_a_failing_gateway_arrives_exactly_once_and_in_ord
     sent: list[tuple[int, int]] = []
     inner = remote.copy
 
-    async def copy(stream: UUID, first: int, last: int, facts: Any) -> int:
-        sent.append((first, last))
-        return await inner(stream, first, last, facts)
+    async def copy(stream: UUID, after: int, last: int, facts: Any) -> int:
+        sent.append((after, last))
+        return await inner(stream, after, last, facts)
 
     remote.copy = copy  # type: ignore[method-assign]
     for number in range(360):
@@ -307,8 +313,8 @@ async def test_an_hour_through_a_failing_gateway_arrives_exactly_once_and_in_ord
     supabase.faults.clear()
     assert set(PASSING) <= set(seen)
     await same(local, remote)
-    firsts = [first for first, _ in sent]
-    assert firsts == sorted(firsts)
+    known = [after for after, _ in sent]
+    assert known == sorted(known)
     assert copier.status.given_up == copier.status.refused == 0
     rows = supabase.fetch("SELECT count(*), count(DISTINCT id) FROM public.system_stats")
     assert rows == [(360, 360)]
@@ -607,6 +613,31 @@ async def test_a_remote_restored_from_a_backup_gets_again_what_it_lost(
     await restored.close()
 
 
+async def test_a_remote_swapped_for_its_backup_between_two_batches_is_noticed(
+    local: SqliteStore, postgres: PostgresServer, database: str, clock: Clock
+) -> None:
+    name = database.rsplit("/", 1)[1].split("?")[0]
+    first = PostgresStore(database)
+    await live_a_little(local)
+    copier = copier_of(local, first, clock)
+    await settle(copier)
+    await first.close()
+    backup = postgres.create_database(template=name)
+    first = copier._remote = copier._link.remote = PostgresStore(database)
+    await first.open()
+    clock.at += HOUR
+    await decide(local, clock.at, 1)
+    await settle(copier)
+    await first.close()
+    restored = copier._remote = copier._link.remote = PostgresStore(postgres.dsn(backup))
+    # No call of ours came in between: whoever restores well is done within a beat.
+    await restored.open()
+    await local.save_sample(sample(clock.at, cpu_usage=9.0))
+    await settle(copier)
+    await same(local, restored)
+    await restored.close()
+
+
 async def test_a_local_file_restored_from_a_backup_loses_nothing_new(
     tmp_path: Path, database: str, clock: Clock
 ) -> None:
@@ -767,9 +798,8 @@ async def test_a_start_does_not_wait_for_ever_and_catches_up_without_clashing(
     async with opened(tmp_path / "new.db", clock) as new:
         copier = copier_of(new, remote, clock)
         assert not await copier.fill(patience_s=0.3)
-        recorder, audience = Recorder(new), Audience(["9"], has_only_webhook=False)
-        delivery = Delivery(recorder, audience, Plain(), clock, uuid4)
-        alerting = Alerting(recorder, audience, delivery, describe, clock, uuid4)
+        alerting = alerting_of(new, clock)
+        audience, delivery = alerting._audience, alerting._delivery
         copier.tell_late(alerting.take_up)
         clock.at += MINUTE
         chosen = config_of("10", alert_channel_id="55")
@@ -878,11 +908,12 @@ async def test_what_lies_before_the_position_is_not_written_again(
         return [FactGroup("bot_logs", rows)]  # type: ignore[list-item]
 
     assert (await remote.remote_state(stream)).position == 0
-    assert await remote.copy(stream, 10, 20, lines("a")) == 20
-    assert await remote.copy(stream, 10, 20, lines("again")) == 20
-    assert await remote.copy(stream, 5, 15, lines("older")) == 20
+    assert await remote.copy(stream, 0, 20, lines("a")) == 20
+    assert await remote.copy(stream, 0, 20, lines("again")) == 20
+    assert await remote.copy(stream, 0, 15, lines("older")) == 20
     assert await remote.copy(stream, 15, 25, lines("half new")) == 25
-    assert await remote.copy(other, 10, 20, lines("another stream")) == 20
+    assert await remote.copy(other, 0, 20, lines("another stream")) == 20
+    assert await remote.copy(stream, 26, 30, lines("after what is not here")) == 25
     found = {row["message"] for row in await everything(remote, "bot_logs")}
     assert found == {"a", "half new", "another stream"}
     state = await remote.remote_state(stream)
@@ -890,10 +921,10 @@ async def test_what_lies_before_the_position_is_not_written_again(
     assert state.last_at is not None
     poison = [*lines("good"), FactGroup("bot_logs", [{"id": "no uuid"}])]
     with pytest.raises(StoreError) as caught:
-        await remote.copy(stream, 30, 40, poison)
+        await remote.copy(stream, 25, 40, poison)
     assert not caught.value.retriable
     with pytest.raises(StoreError):
-        await remote.copy(stream, 30, 40, [FactGroup("comet_open", [])])
+        await remote.copy(stream, 25, 40, [FactGroup("comet_open", [])])
     assert (await remote.remote_state(stream)).position == 25
     assert await remote.count_rows("bot_logs") == 3
     await remote.close()

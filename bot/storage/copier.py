@@ -5,9 +5,10 @@ got yet. Nothing here is ever in the way of the bot: while the remote is away, f
 
 A batch goes like this:
 1. read the oldest facts of the journal,
-2. `copy` them, from the first position to the last, in one transaction over there,
+2. `copy` them, up to the last position, in one transaction over there,
 3. strike them out here.
-A kill between 2 and 3 is healed by the position that the remote keeps for this file's stream.
+A kill between 2 and 3 is healed by the position that the remote keeps for this file's stream, and
+a remote that lacks what it had gives itself away by the same.
 """
 
 from __future__ import annotations
@@ -80,6 +81,7 @@ class Copier:
         self._walk = Walk(local, self._link, now)
         self._fill = Fill(local, self._link, self._walk, now)
         self._stream: UUID | None = None
+        self._told = 0
         self._own_streams: set[UUID] = set()
         self._other: tuple[UUID | None, datetime | None] | None = None
         self._is_other_said = False
@@ -207,14 +209,17 @@ class Copier:
             self._stream = stream
             self._own_streams.add(stream)
         there = await self._link.ask(self._remote.remote_state(stream))
-        told = int(str(state.get("told", 0)))
+        told = self._told = int(str(state.get("told", 0)))
+        # First: what may have to be sent again must win against all that is there.
+        await self._local.raise_clock(max(there.position, there.highest_position))
         if there.position > told:
             # Ours, if the answer to our last batch was lost; then the journal knows it.
-            if not await self._local.journal_arrived(there.position):
+            if await self._local.journal_arrived(there.position):
+                self._told = there.position
+            else:
                 await self._new_stream()
         elif there.position < told:
             await self._start_over(there.position)
-        await self._local.raise_clock(max(there.position, there.highest_position))
         self._look_for_others(there)
         self._looked_s = time.monotonic()
         self._note_back()
@@ -227,6 +232,7 @@ class Copier:
         self._stream = uuid4()
         self._own_streams.add(self._stream)
         await self._local.put_copy_state(stream=str(self._stream), told=None)
+        self._told = 0
 
     async def _start_over(self, position: int) -> None:
         """The remote has forgotten: it was restored from a backup, or is another one."""
@@ -237,6 +243,7 @@ class Copier:
         )
         await self._walk.again(since)
         await self._local.put_copy_state(told=position)
+        self._told = position
 
     def _look_for_others(self, there: RemoteState) -> None:
         """Whoever moves on between two looks of ours is alive, whatever the clocks say."""
@@ -269,14 +276,23 @@ class Copier:
         assert self._stream is not None
         groups, rosters = await self._groups(page)
         try:
-            call = self._remote.copy(self._stream, page[0].position, last, groups)
+            call = self._remote.copy(self._stream, self._told, last, groups)
             reached = await self._link.give(call)
         except Refused as refusal:
             await self._set_aside(page, refusal.error)
             return True
-        if reached > last:
-            await self._new_stream()
+        except Away:
+            # It may be too slow for so much at once.
+            self._limit = max(1, len(page) // 2)
+            raise
+        if reached != last:
+            if reached > last:
+                await self._new_stream()
+                self._looked_s = None
+            else:
+                await self._start_over(reached)
             return True
+        self._told = last
         await self._local.journal_done(
             last, copied=present, given_up=len(page) - present, is_told=True
         )

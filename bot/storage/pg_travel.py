@@ -54,11 +54,11 @@ class TravelVerbs(Calls):
             highest_position=int(answer["highest_position"]),
         )
 
-    async def copy(self, stream: UUID, first: int, last: int, facts: Sequence[FactGroup]) -> int:
+    async def copy(self, stream: UUID, after: int, last: int, facts: Sequence[FactGroup]) -> int:
         answer = await self.call(
             "copy",
             stream=str(stream),
-            first=first,
+            after=after,
             last=last,
             schema=_schema(),
             facts=[{"kind": fact.kind, "rows": fact.rows} for fact in facts],

@@ -410,9 +410,10 @@ class RemoteStore(Store, Protocol):
 
     async def remote_state(self, stream: UUID) -> RemoteState: ...
 
-    async def copy(self, stream: UUID, first: int, last: int, facts: Sequence[FactGroup]) -> int:
-        """Store what happened from position `first` to `last`, all of it or nothing.
+    async def copy(self, stream: UUID, after: int, last: int, facts: Sequence[FactGroup]) -> int:
+        """Store what happened up to position `last`, all of it or nothing.
 
         The position that is there afterwards: `last`, unless somebody else was further already.
-        Positions that are there are not written again, so that repeating is harmless.
+        Positions that are there are not written again, so that repeating is harmless. A store
+        that has not got as far as `after`, which it said it had, takes nothing.
         """

@@ -49,9 +49,11 @@ begin
     return jsonb_build_object('taken', v_taken);
 end $$;
 
--- p: bot, stream, first, last, schema, facts. Answers with the position that is here afterwards.
+-- p: bot, stream, after, last, schema, facts. Answers with the position that is here afterwards.
 -- What is here already is not written again; when only a part of it is, the rest follows, because
--- rows may come twice. `schema` is the migration the sender writes for.
+-- rows may come twice. `after` is the position that the sender has been told is here: where it is
+-- not (a backup took this database's place), nothing is written, so that the sender can tell.
+-- `schema` is the migration the sender writes for.
 create or replace function public.comet_copy(p jsonb) returns jsonb
 language plpgsql set search_path = '' set timezone = 'UTC' as $$
 declare
@@ -67,7 +69,7 @@ begin
     on conflict do nothing;
     select position into v_position from public.copy_streams
     where bot_id = p ->> 'bot' and stream = v_stream for update;
-    if v_position >= v_last then
+    if v_position >= v_last or v_position < (p ->> 'after')::bigint then
         return jsonb_build_object('position', v_position);
     end if;
     perform public.comet_write(p);
